@@ -10,6 +10,9 @@
 --   public     what clients may touch: tables under row-level security, and the RPCs
 --   app, org   the permissions, named as they read: app.read('com.acme.app')
 --   tracking   the machinery, and the log's partitions; the Data API does not show it
+--
+-- Every function pins search_path to pg_catalog, pg_temp. With an empty one the session's temporary schema
+-- would still be searched first for types, and a caller's own pg_temp.text would run with our rights.
 
 create schema if not exists tracking;
 create schema if not exists app;
@@ -24,7 +27,7 @@ grant usage on schema tracking, app, org to anon, authenticated, service_role;
 
 create table tracking.settings (
   only_row          boolean primary key default true,
-  api_logins        name[]  not null default '{authenticator}',
+  api_logins        name[]  not null default '{authenticator,supabase_admin}',
   events_per_minute integer,
   constraint settings_have_one_row check (only_row),
   constraint events_per_minute_is_positive check (events_per_minute > 0)
@@ -32,7 +35,7 @@ create table tracking.settings (
 comment on table tracking.settings is 'What a project may choose: one row, changed by update.';
 comment on column tracking.settings.only_row is 'True: keeps the table at one row.';
 comment on column tracking.settings.api_logins is
-  'Database logins whose request.jwt.claims and request.headers are believed: the Data API''s, and those of backends that verify tokens themselves. authenticator always is.';
+  'Database logins whose request.jwt.claims and request.headers are believed: the Data API''s (authenticator, which always is), Realtime''s (supabase_admin), and those of backends that verify tokens themselves.';
 comment on column tracking.settings.events_per_minute is
   'How many events an actor may send in a minute through the RPCs; null: as many as they like.';
 alter table tracking.settings enable row level security;
@@ -73,7 +76,7 @@ insert into tracking.errors (message, code, hint) values
 create function tracking.raise_error(message text, detail text, hint text default null)
   returns void
   language plpgsql stable security definer -- clients may not read tracking.errors
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_error tracking.errors;
@@ -90,6 +93,26 @@ revoke execute on function tracking.raise_error from public;
 grant execute on function tracking.raise_error to anon, authenticated, service_role;
 
 
+-- Guards --------------------------------------------------------------------------------------------
+
+-- Policies know nothing of truncate, which a "grant all" hands out too.
+create function tracking.refuse_truncate()
+  returns trigger
+  language plpgsql volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if row_security_active(TG_RELID) then
+    raise insufficient_privilege using
+      message = format('permission denied to truncate %s', TG_TABLE_NAME),
+      hint = 'Only the owner of the table may.';
+  end if;
+  return null;
+end $$;
+comment on function tracking.refuse_truncate is 'Keeps a table from being emptied by a role that its policies bind.';
+revoke execute on function tracking.refuse_truncate from public;
+
+
 -- Ids and time --------------------------------------------------------------------------------------
 -- An event's id is a UUIDv7 (RFC 9562): 48 bits of milliseconds since 1970, the version, 12 bits that
 -- keep events of one millisecond in order, the variant, and 62 bits that make it unique.
@@ -98,10 +121,10 @@ grant execute on function tracking.raise_error to anon, authenticated, service_r
 create function tracking.new_event_id(at timestamptz, step integer default 0)
   returns uuid
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_time text := lpad(to_hex(floor(date_part('epoch', at) * 1000)::bigint), 12, '0');
+  v_time text := lpad(to_hex(floor(extract(epoch from at) * 1000)::bigint), 12, '0');
 begin
   return left(v_time, 8) || '-' || right(v_time, 4) || '-7' || lpad(to_hex(step), 3, '0') || substr(gen_random_uuid()::text, 19);
 end $$;
@@ -113,13 +136,13 @@ revoke execute on function tracking.new_event_id from public;
 create function tracking.derived_event_id(id text, at timestamptz)
   returns uuid
   language plpgsql immutable strict
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_is_uuid constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
   v_hash text := encode(sha256(convert_to(case when id ~* v_is_uuid then lower(id) else id end, 'UTF8')), 'hex');
 begin
-  return lpad(to_hex(floor(date_part('epoch', at) * 1000)::bigint), 12, '0')
+  return lpad(to_hex(floor(extract(epoch from at) * 1000)::bigint), 12, '0')
       || '7' || substr(v_hash, 1, 3)
       || 'b' || substr(v_hash, 4, 15);
 end $$;
@@ -130,7 +153,7 @@ revoke execute on function tracking.derived_event_id from public;
 create function tracking.uuid_v7_in(input text)
   returns uuid
   language plpgsql immutable strict
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if input ~* '^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$' then
@@ -145,7 +168,7 @@ revoke execute on function tracking.uuid_v7_in from public;
 create function tracking.event_time(event_id uuid)
   returns timestamptz
   language plpgsql immutable strict
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if event_id::text ~ '^.{14}7.{4}[89ab]' then
@@ -162,7 +185,7 @@ grant execute on function tracking.event_time to anon, authenticated, service_ro
 create function tracking.parse_time(input text)
   returns timestamptz
   language plpgsql immutable strict
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_parts text[] := regexp_match(input,

@@ -61,6 +61,13 @@ grant select (id, owner_id, name, prefix, created_at, expires_at, revoked_at, la
 grant select, insert, update, delete on public.orgs, public.apps, public.api_keys to service_role;
 
 
+create trigger orgs_are_not_truncated before truncate on public.orgs
+  for each statement execute function tracking.refuse_truncate();
+create trigger apps_are_not_truncated before truncate on public.apps
+  for each statement execute function tracking.refuse_truncate();
+create trigger api_keys_are_not_truncated before truncate on public.api_keys
+  for each statement execute function tracking.refuse_truncate();
+
 -- Who is calling ------------------------------------------------------------------------------------
 
 -- Says whether the caller is the service role, or a database role that has its rights (the owner of the
@@ -69,7 +76,7 @@ grant select, insert, update, delete on public.orgs, public.apps, public.api_key
 create function tracking.is_service()
   returns boolean
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return pg_has_role(coalesce(nullif(current_setting('role', true), 'none'), session_user), 'service_role', 'usage');
@@ -83,7 +90,7 @@ grant execute on function tracking.is_service to anon, authenticated, service_ro
 create function tracking.is_api_login()
   returns boolean
   language plpgsql stable security definer -- clients may not read the settings
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return session_user = 'authenticator'
@@ -96,12 +103,14 @@ revoke execute on function tracking.is_api_login from public;
 create function tracking.jwt_subject()
   returns uuid
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_subject text := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
 begin
-  if v_subject ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' and tracking.is_api_login() then
+  if v_subject ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+     and (session_user = 'authenticator' or tracking.is_api_login())
+  then
     return v_subject;
   end if;
   return null;
@@ -113,7 +122,7 @@ revoke execute on function tracking.jwt_subject from public;
 create function tracking.sent_api_key()
   returns text
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_headers jsonb := nullif(current_setting('request.headers', true), '')::jsonb;
@@ -127,7 +136,7 @@ revoke execute on function tracking.sent_api_key from public;
 create function tracking.current_api_key()
   returns public.api_keys
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_sent text := tracking.sent_api_key();
@@ -149,7 +158,7 @@ revoke execute on function tracking.current_api_key from public;
 create function tracking.actor()
   returns uuid
   language plpgsql stable security definer -- looks keys up by their hash, which clients may not read
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coalesce(tracking.jwt_subject(), (tracking.current_api_key()).owner_id);
@@ -161,7 +170,7 @@ grant execute on function tracking.actor to anon, authenticated, service_role;
 create function tracking.api_key()
   returns uuid
   language plpgsql stable security definer -- looks keys up by their hash, which clients may not read
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (tracking.current_api_key()).id;
@@ -174,7 +183,7 @@ grant execute on function tracking.api_key to anon, authenticated, service_role;
 create function tracking.source()
   returns text
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case when tracking.is_service() then 'service' else 'client' end;
@@ -191,7 +200,7 @@ grant execute on function tracking.source to anon, authenticated, service_role;
 create function tracking.create_api_key(name text, role text, org_id uuid, app_id text, expires_at timestamptz)
   returns jsonb
   language plpgsql volatile security definer -- writes keys and role bindings, which clients may not
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_actor uuid := tracking.actor();
@@ -228,7 +237,7 @@ create function public.create_api_key(
   name text, role text, org_id uuid default null, app_id text default null, expires_at timestamptz default null)
   returns jsonb
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.create_api_key(name, role, org_id, app_id, expires_at);
@@ -238,11 +247,32 @@ comment on function public.create_api_key is
 revoke execute on function public.create_api_key from public, anon, authenticated, service_role;
 grant execute on function public.create_api_key to anon, authenticated;
 
--- Revokes a key: its owner may, and whoever manages the org it is for. Doing it twice changes nothing.
+-- Notes when a key was last used, to the minute: at most one write a minute, and none that waits.
+create function tracking.touch_api_key(id uuid)
+  returns void
+  language plpgsql volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  update public.api_keys as k
+  set    last_used_at = now()
+  where  k.id in (
+    select u.id
+    from   public.api_keys as u
+    where  u.id = touch_api_key.id
+    and    (u.last_used_at is null or u.last_used_at < now() - interval '1 minute')
+    for    no key update skip locked
+  );
+end $$;
+comment on function tracking.touch_api_key is 'Notes that an API key is in use.';
+revoke execute on function tracking.touch_api_key from public;
+
+-- Revokes a key: its owner may, the key itself may, and whoever manages the org it is for. Doing it twice
+-- changes nothing.
 create function tracking.revoke_api_key(id uuid)
   returns jsonb
   language plpgsql volatile security definer -- writes keys, which clients may not
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_revoked_at timestamptz;
@@ -253,7 +283,7 @@ begin
   update public.api_keys as k
   set    revoked_at = coalesce(k.revoked_at, now())
   where  k.id = revoke_api_key.id
-  and    (k.owner_id = tracking.actor() or exists (
+  and    (coalesce(k.id = tracking.api_key(), k.owner_id = tracking.actor()) or exists (
            select
            from   tracking.role_bindings as b
            where  b.principal_id = k.id
@@ -271,7 +301,7 @@ grant execute on function tracking.revoke_api_key to anon, authenticated;
 create function public.revoke_api_key(id uuid)
   returns jsonb
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.revoke_api_key(id);

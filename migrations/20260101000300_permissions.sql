@@ -70,7 +70,7 @@ insert into tracking.role_permissions (role, permission) values
 create function tracking.principal()
   returns uuid
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return coalesce(tracking.jwt_subject(), (tracking.current_api_key()).id);
@@ -82,7 +82,7 @@ revoke execute on function tracking.principal from public;
 create function tracking.allows_org(org_id uuid, permission text)
   returns boolean
   language plpgsql stable security definer -- clients may not read role bindings
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if tracking.is_service() then
@@ -103,7 +103,7 @@ revoke execute on function tracking.allows_org from public;
 create function tracking.allows_app(app_id text, permission text)
   returns boolean
   language plpgsql stable security definer -- clients may not read role bindings
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_owner_org uuid;
@@ -131,7 +131,7 @@ revoke execute on function tracking.allows_app from public;
 create function app.read(app_id text)
   returns boolean
   language plpgsql stable security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.allows_app(app_id, 'app.read');
@@ -141,7 +141,7 @@ comment on function app.read is 'True where the caller may read the app.';
 create function app.build(app_id text)
   returns boolean
   language plpgsql stable security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.allows_app(app_id, 'app.build');
@@ -151,7 +151,7 @@ comment on function app.build is 'True where the caller may have the app built.'
 create function app.manage(app_id text)
   returns boolean
   language plpgsql stable security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.allows_app(app_id, 'app.manage');
@@ -161,7 +161,7 @@ comment on function app.manage is 'True where the caller may change the app''s s
 create function org.read(org_id uuid)
   returns boolean
   language plpgsql stable security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.allows_org(org_id, 'org.read');
@@ -171,7 +171,7 @@ comment on function org.read is 'True where the caller may read the organization
 create function org.manage(org_id uuid)
   returns boolean
   language plpgsql stable security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.allows_org(org_id, 'org.manage');
@@ -182,7 +182,7 @@ comment on function org.manage is 'True where the caller may manage the organiza
 create function app.owner_org(app_id text)
   returns uuid
   language plpgsql stable security definer -- the asker need not be able to read the app
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (select a.owner_org from public.apps as a where a.app_id = owner_org.app_id);
@@ -200,7 +200,7 @@ grant execute on function app.owner_org to service_role;
 create function org.readable()
   returns setof uuid
   language plpgsql stable security definer -- clients may not read role bindings
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query
@@ -216,7 +216,7 @@ comment on function org.readable is 'The organizations that the caller may read.
 create function app.readable()
   returns table (app_id text, owner_org uuid)
   language plpgsql stable security definer -- clients may not read role bindings
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return query

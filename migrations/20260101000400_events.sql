@@ -34,7 +34,7 @@ create table public.events (
   epoch            smallint       not null default 1,
   primary key (scope_id, occurred_at, event_id),
 
-  constraint scope_is_the_org_or_else_the_actor check (scope_id = coalesce(org_id, actor_id)),
+  constraint scope_is_the_org_or_else_the_actor check (scope_id is not distinct from coalesce(org_id, actor_id)),
   constraint actor_is_known_unless_a_service_speaks check (actor_id is not null or source = 'service'),
   constraint app_comes_with_its_org check (app_id is null or org_id is not null),
   constraint event_id_is_a_uuid_v7_of_that_time check (occurred_at is not distinct from tracking.event_time(event_id)),
@@ -46,9 +46,9 @@ create table public.events (
   constraint description_icon_and_parser_are_at_most_4000_characters check (length(concat(description, icon, parser)) <= 4000),
   constraint tags_are_an_object check (jsonb_typeof(tags) = 'object'),
   constraint context_is_an_object check (jsonb_typeof(context) = 'object'),
-  constraint tags_and_context_are_at_most_32_kb check (octet_length(concat(tags - 'org_id', context)) <= 32768),
+  constraint tags_with_context_are_at_most_32_kb check (octet_length(concat(tags - 'org_id', context)) <= 32768),
   constraint tags_name_no_other_org check (coalesce(tags ->> 'org_id', org_id::text) is not distinct from org_id::text),
-  constraint tags_name_no_other_app check (coalesce(tags ->> 'app_id', app_id) = app_id),
+  constraint tags_name_no_other_app check (coalesce(nullif(tags ->> 'app_id', ''), app_id) = app_id),
   constraint tracking_version_is_1_or_2 check (tracking_version between 1 and 2),
   constraint source_is_client_service_or_trigger check (source ~ '^(client|service|trigger)$')
 ) partition by range (occurred_at);
@@ -118,31 +118,8 @@ create policy "people write events as themselves, for what they may read" on pub
     end
   );
 
--- No policy lets anybody change or delete a row. Policies know nothing of truncate, which a "grant all"
--- hands out too.
-create function tracking.refuse_truncate()
-  returns trigger
-  language plpgsql volatile
-  set search_path = ''
-as $$
-begin
-  if row_security_active(TG_RELID) then
-    raise insufficient_privilege using
-      message = format('permission denied to truncate %s', TG_TABLE_NAME),
-      hint = 'Only the owner of the table may.';
-  end if;
-  return null;
-end $$;
-comment on function tracking.refuse_truncate is 'Keeps a table from being emptied by a role that its policies bind.';
-revoke execute on function tracking.refuse_truncate from public;
-
+-- No policy lets anybody change or delete a row; and nobody whom policies bind may empty the table.
 create trigger events_are_not_truncated before truncate on public.events
-  for each statement execute function tracking.refuse_truncate();
-create trigger orgs_are_not_truncated before truncate on public.orgs
-  for each statement execute function tracking.refuse_truncate();
-create trigger apps_are_not_truncated before truncate on public.apps
-  for each statement execute function tracking.refuse_truncate();
-create trigger api_keys_are_not_truncated before truncate on public.api_keys
   for each statement execute function tracking.refuse_truncate();
 
 

@@ -32,7 +32,7 @@ create function tracking.attribute(
   version text, org_id text, user_id text, app_id text, actor_id uuid, service boolean)
   returns tracking.attribution
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_result  tracking.attribution;
@@ -111,12 +111,11 @@ comment on column tracking.rate_windows.minute is 'The minute that is counted.';
 comment on column tracking.rate_windows.events is 'Events accepted so far in that minute.';
 alter table tracking.rate_windows enable row level security;
 
--- Lets a client in, or raises: it must be somebody, and within the limit that the project has set. Notes
--- when its API key was last used, to the minute: at most one write a minute, and none that waits.
+-- Lets a client in, or raises: it must be somebody, and within the limit that the project has set.
 create function tracking.admit(actor_id uuid, api_key_id uuid, events integer)
   returns void
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_limit integer;
@@ -143,15 +142,7 @@ begin
   end if;
 
   if api_key_id is not null then
-    update public.api_keys as k
-    set    last_used_at = now()
-    where  k.id in (
-      select u.id
-      from   public.api_keys as u
-      where  u.id = admit.api_key_id
-      and    (u.last_used_at is null or u.last_used_at < now() - interval '1 minute')
-      for    no key update skip locked
-    );
+    perform tracking.touch_api_key(api_key_id);
   end if;
 end $$;
 comment on function tracking.admit is 'Raises unauthenticated, invalid_api_key or rate_limited, or lets the client in.';
@@ -165,7 +156,7 @@ revoke execute on function tracking.admit from public;
 create function tracking.broadcast_to_console(org_id uuid, app_id text, payload jsonb)
   returns text[]
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regprocedure('realtime.send(jsonb, text, text, boolean)') is null then
@@ -197,7 +188,8 @@ begin
       for select to authenticated
       using (
         extension = 'broadcast'
-        and (select realtime.topic()) = any (array(select 'cli-events:org:' || r.id from org.readable() as r (id)))
+        and topic = (select realtime.topic())
+        and topic = any (array(select 'cli-events:org:' || r.id from org.readable() as r (id)))
       );
   end if;
 end $$;
@@ -210,7 +202,7 @@ end $$;
 create function tracking.fault_in_rare_fields(payload jsonb, occurred_at timestamptz, carries_time boolean)
   returns text[]
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_sentence text;
@@ -253,7 +245,7 @@ revoke execute on function tracking.fault_in_rare_fields from public;
 create function tracking.warnings_for(unknown_fields jsonb)
   returns text[]
   language plpgsql immutable strict
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return array(
@@ -269,7 +261,7 @@ revoke execute on function tracking.warnings_for from public;
 create function tracking.error_object(fault text[])
   returns jsonb
   language plpgsql stable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return (
@@ -292,7 +284,7 @@ revoke execute on function tracking.error_object from public;
 create function tracking.record_events(payloads jsonb)
   returns jsonb
   language plpgsql volatile security definer
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
   set plan_cache_mode = force_generic_plan
   set enable_nestloop = off
   set enable_mergejoin = off
@@ -310,7 +302,7 @@ begin
   if not v_service then
     v_actor := tracking.actor();
     v_api_key := tracking.api_key();
-    perform tracking.admit(v_actor, v_api_key, case when jsonb_typeof(payloads) = 'array' then jsonb_array_length(payloads) end);
+    perform tracking.admit(v_actor, v_api_key, case when jsonb_typeof(payloads) = 'array' then jsonb_array_length(payloads) else 0 end);
   end if;
   if jsonb_typeof(payloads) is distinct from 'array' then
     perform tracking.raise_error('invalid_payload', 'A batch is an array of events.');
@@ -323,7 +315,7 @@ begin
            coalesce(t.payload ->> 'tracking_version', '1') as version,
            coalesce(t.payload ->> 'org_id', '') as org_id,
            coalesce(t.payload ->> 'user_id', '') as user_id,
-           coalesce(t.tags ->> 'app_id', t.tags ->> 'app-id', '') as app_id,
+           coalesce(nullif(t.tags ->> 'app_id', ''), t.tags ->> 'app-id', '') as app_id,
            case
              when t.v7 is not null then t.v7
              when t.payload ->> 'event_id' is null and t.occurred_at = v_now
@@ -384,10 +376,13 @@ begin
              when c.claim_fault is not null then c.claim_fault
              when console.asked and c.group_id is null then array['missing_org_id', 'A broadcast needs an organization.']
            end as fault,
-           row_number() over (partition by coalesce(c.group_id, c.actor_id), s.event_id order by s.n) as occurrence
+           row_number() over (
+             partition by s.fault is null and c.claim_fault is null and not console.asked, coalesce(c.group_id, c.actor_id), s.event_id
+             order by s.n
+           ) as occurrence
     from   sent as s
     left   join claims as c using (version, org_id, user_id, app_id)
-    cross  join lateral (select s.payload -> 'notifyConsole' = 'true') as console (asked)
+    cross  join lateral (select coalesce(s.payload -> 'notifyConsole' = 'true', false)) as console (asked)
   ),
   written as (
     insert into public.events (
@@ -402,7 +397,7 @@ begin
     from   judged as j
     where  j.fault is null
     and    j.occurrence = 1
-    and    j.console is not true
+    and    not j.console
     on     conflict do nothing
     returning scope_id, event_id
   ),
@@ -414,10 +409,10 @@ begin
              when j.occurrence = 1 and (j.scope_id, j.event_id) in (select w.scope_id, w.event_id from written as w) then 'ok'
              else 'duplicate'
            end as result,
-           case
-             when j.fault is not null then null
-             when j.console then j.warnings || tracking.broadcast_to_console(j.org_id, j.app_id, j.payload)
-             else j.warnings || tracking.warnings_for(nullif(j.payload - v_fields, '{}'))
+           case when j.fault is null then
+             j.warnings
+             || tracking.warnings_for(nullif(j.payload - v_fields, '{}'))
+             || case when j.console then tracking.broadcast_to_console(j.org_id, j.app_id, j.payload) end
            end as warnings
     from   judged as j
   )
@@ -446,7 +441,7 @@ grant execute on function tracking.record_events to anon, authenticated, service
 create function public.track_event(v2 jsonb)
   returns jsonb
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_result jsonb := tracking.record_events(jsonb_build_array(v2)) #> '{results,0}';
@@ -470,7 +465,7 @@ grant execute on function public.track_event to anon, authenticated, service_rol
 create function public.track_events(v2 jsonb)
   returns jsonb
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.record_events(v2);

@@ -94,7 +94,12 @@ grant update (status, builder_job_id, last_error, timeout_seconds, started_at, c
 
 create policy "people ask for builds of apps they may build" on public.build_requests
   for insert to anon, authenticated
-  with check (app.build(app_id) and status = 'pending');
+  with check (
+    app.build(app_id)
+    and status = 'pending'
+    and requested_by = (select tracking.actor())
+    and (app_id, owner_org) in (select r.app_id, r.owner_org from app.readable() as r)
+  );
 
 create policy "people read the builds of apps they may read" on public.build_requests
   for select to anon, authenticated
@@ -111,7 +116,7 @@ create trigger build_requests_are_not_truncated before truncate on public.build_
 create function tracking.fill_in_build()
   returns trigger
   language plpgsql volatile security definer -- whose app it is, and its limit, are not for every client to read
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not tracking.is_service() then
@@ -136,7 +141,7 @@ revoke execute on function tracking.fill_in_build from public;
 create function tracking.advance_build()
   returns trigger
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_reached constant text := case when TG_OP = 'UPDATE' then OLD.lifecycle else 'requested' end;
@@ -144,6 +149,12 @@ begin
   NEW.updated_at := now();
   NEW.lifecycle := v_reached;
   NEW.advanced := false;
+  if v_reached in ('started', 'finished') then
+    NEW.started_at := coalesce(NEW.started_at, OLD.started_at);
+  end if;
+  if v_reached = 'finished' then
+    NEW.completed_at := coalesce(NEW.completed_at, OLD.completed_at);
+  end if;
   if v_reached = 'requested' and NEW.status = 'running' then
     NEW.lifecycle := 'started';
     NEW.started_at := coalesce(NEW.started_at, clock_timestamp());
@@ -191,7 +202,7 @@ insert into tracking.build_steps (status, event, icon, step) values
 create function tracking.failure_category(status text, last_error text)
   returns text
   language plpgsql immutable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return case
@@ -205,11 +216,23 @@ end $$;
 comment on function tracking.failure_category is 'timeout, validation_error, builder_error or unknown for a failed build; else null.';
 revoke execute on function tracking.failure_category from public;
 
+-- Whole seconds from one time to another: never negative, and no error for times of any distance.
+create function tracking.seconds_between(since timestamptz, until timestamptz)
+  returns double precision
+  language plpgsql immutable strict
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return round(greatest(date_part('epoch', until) - date_part('epoch', since), 0));
+end $$;
+comment on function tracking.seconds_between is 'Seconds from one time to another, rounded, at least 0; null where a time is.';
+revoke execute on function tracking.seconds_between from public;
+
 -- Writes events of the database's own into the log.
 create function tracking.write_trigger_events(events public.events[])
   returns void
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   insert into public.events (
@@ -226,7 +249,7 @@ revoke execute on function tracking.write_trigger_events from public;
 create function tracking.write_or_bury(event public.events)
   returns void
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform tracking.write_trigger_events(array[event]);
@@ -245,7 +268,7 @@ revoke execute on function tracking.write_or_bury from public;
 create function tracking.emit_build_events()
   returns trigger
   language plpgsql volatile security definer -- whoever changes a build, its events are the database's own
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_at     constant timestamptz := date_trunc('milliseconds', clock_timestamp());
@@ -275,8 +298,8 @@ begin
                  'platform', b.platform, 'build_mode', b.build_mode)
                || case s.step
                  when 2 then jsonb_build_object(
-                   'duration_seconds', round(date_part('epoch', b.completed_at - b.started_at)),
-                   'queue_seconds', round(date_part('epoch', b.started_at - b.created_at)),
+                   'duration_seconds', tracking.seconds_between(b.started_at, b.completed_at),
+                   'queue_seconds', tracking.seconds_between(b.created_at, b.started_at),
                    'failure_category', tracking.failure_category(b.status, b.last_error))
                  else '{}'
                end) as tags,
@@ -319,7 +342,7 @@ create trigger changed_builds_emit_events after update on public.build_requests
 create function tracking.retry_dead_letters(max_letters integer default 1000)
   returns table (written integer, failed integer)
   language plpgsql volatile security definer -- writes events as the database's own
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_letters tracking.dead_letters[];
@@ -354,7 +377,7 @@ grant execute on function tracking.retry_dead_letters to service_role;
 create function public.request_build(app_id text, platform text, build_mode text default 'release')
   returns public.build_requests
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_build public.build_requests;
@@ -381,7 +404,7 @@ grant execute on function public.request_build to anon, authenticated;
 create function tracking.set_build_limit(app_id text, timeout_seconds integer)
   returns jsonb
   language plpgsql volatile security definer -- writes limits, which clients may not
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   if timeout_seconds is null or timeout_seconds not between 300 and 21600 then
@@ -401,7 +424,7 @@ grant execute on function tracking.set_build_limit to anon, authenticated, servi
 create function public.set_build_limit(app_id text, timeout_seconds integer)
   returns jsonb
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return tracking.set_build_limit(app_id, timeout_seconds);
@@ -420,15 +443,14 @@ grant execute on function public.set_build_limit to anon, authenticated, service
 create function tracking.reconcile_builds()
   returns table (timed_out bigint, expired bigint)
   language plpgsql volatile security definer -- the service role may run it, and pg_cron
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   with late as (
     select b.id
     from   public.build_requests as b
-    where  b.lifecycle <> 'finished'
-    and    b.status = 'running'
-    and    b.started_at + make_interval(secs => b.timeout_seconds) <= now()
+    where  b.lifecycle = 'started'
+    and    b.started_at <= now() - make_interval(secs => b.timeout_seconds)
     order  by b.id
     for    no key update skip locked
   )
@@ -443,8 +465,7 @@ begin
   with unclaimed as (
     select b.id
     from   public.build_requests as b
-    where  b.lifecycle <> 'finished'
-    and    b.status = 'pending'
+    where  b.lifecycle = 'requested'
     and    b.builder_job_id is null
     and    b.created_at <= now() - interval '1 hour'
     order  by b.id

@@ -5,17 +5,21 @@
 -- The log's months: made ahead, and caught up with where events came for a month that had none.
 
 -- Makes the partitions of the current month and of the months ahead, and one for each month that has rows
--- in the default partition, moving them there. Ingest goes on meanwhile: attaching takes no lock that an
--- insert waits for, but for the short moment in which rows leave the default partition.
+-- in the default partition, moving them there. One maker at a time; and where a partition is missing,
+-- writers wait for it before they choose theirs, for milliseconds. Where somebody is in the way for half a
+-- second, the maker gives way (55P03) rather than have everybody queue behind it, and the next run tries
+-- again.
 create function tracking.make_partitions(months_ahead integer default 3)
   returns integer
   language plpgsql volatile security definer -- the service role may run it, and owns no table
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
+  set lock_timeout = '500ms'
 as $$
 declare
   v_month timestamp;
   v_made  integer := 0;
 begin
+  perform pg_advisory_xact_lock(hashtext('tracking.make_partitions'));
   for v_month in
     select generate_series(
       date_trunc('month', now() at time zone 'UTC'),
@@ -26,6 +30,7 @@ begin
     order by 1
   loop
     if to_regclass(tracking.partition_of(v_month)) is null then
+      lock table public.events in share row exclusive mode;
       perform tracking.make_partition(v_month);
       v_made := v_made + 1;
     end if;
@@ -41,7 +46,7 @@ grant execute on function tracking.make_partitions to service_role;
 create function tracking.partition_of(month timestamp)
   returns text
   language plpgsql immutable
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 begin
   return format('tracking.events_%s_%s', lpad(date_part('year', month)::text, 4, '0'), lpad(date_part('month', month)::text, 2, '0'));
@@ -54,7 +59,7 @@ revoke execute on function tracking.partition_of from public;
 create function tracking.make_partition(month timestamp)
   returns void
   language plpgsql volatile
-  set search_path = ''
+  set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_name text := tracking.partition_of(month);
@@ -91,7 +96,7 @@ select tracking.make_partitions();
 do $$
 begin
   if exists (select from pg_extension where extname = 'pg_cron') then
-    perform cron.schedule('actorscope-make-partitions', '17 3 * * *', 'select tracking.make_partitions()');
+    perform cron.schedule('actorscope-make-partitions', '17 * * * *', 'select tracking.make_partitions()');
   end if;
 end $$;
 
