@@ -1,0 +1,12 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['tests/*.test.ts'],
+    globalSetup: ['tests/setup.ts'],
+    // Every file has a database of its own, all in one Postgres: more files at once would only wait for it.
+    maxWorkers: 2,
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+})
