@@ -1,0 +1,84 @@
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import type { Sql } from 'postgres'
+import { batchContest, buildContest, bulkContest, growthContest, singleContest } from './contests.ts'
+import { measure, type Contest, type Measurement } from './measure.ts'
+import { startRing, type Ring } from './ring.ts'
+
+const usage = `npm run bench -- [options]
+
+Measures the write path against the bare database, in one run: each contest's contenders take turns, and every
+figure is the median of the rounds. Needs pgbench on the PATH (Debian: apt-get install postgresql-15).
+
+  --only NAME         one contest: single, batch, build, bulk or growth (default: all but growth)
+  --rounds N          rounds of each contest (default 5)
+  --rows N            rows that the log of the contest growth holds beforehand (default 1000000)
+  --supa-audit PATH   the SQL of supa_audit, to set it beside the build triggers
+  --json              print the figures as JSON`
+
+const { values: options } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    rounds: { type: 'string', default: '5' },
+    rows: { type: 'string', default: '1000000' },
+    'supa-audit': { type: 'string' },
+    json: { type: 'boolean', default: false },
+    help: { type: 'boolean', default: false },
+  },
+})
+
+if (options.help) console.log(usage)
+else await main()
+
+async function main(): Promise<void> {
+  const ring = await startRing(options['supa-audit'])
+  try {
+    const machine = await describeMachine(ring.sql)
+    if (!options.json) console.log(machine)
+    const measurements: Measurement[] = []
+    for (const contest of await chooseContests(ring)) {
+      for (const durable of [true, false]) {
+        const measurement = await measure(contest, { rounds: Number(options.rounds), durable, ring })
+        measurements.push(measurement)
+        if (!options.json) print(measurement)
+      }
+    }
+    if (options.json) console.log(JSON.stringify({ machine, measurements }, null, 2))
+  } finally {
+    await ring.close()
+  }
+}
+
+async function chooseContests(ring: Ring): Promise<Contest[]> {
+  const contests: Record<string, () => Contest[] | Promise<Contest[]>> = {
+    single: () => [singleContest(ring)],
+    batch: () => [1, 10, 100, 1000].map((size) => batchContest(ring, size)),
+    build: () => [buildContest(ring)],
+    bulk: () => [bulkContest(ring)],
+    growth: async () => [await growthContest(ring, Number(options.rows))],
+  }
+  const names = options.only ? [options.only] : ['single', 'batch', 'build', 'bulk']
+  const chosen: Contest[] = []
+  for (const name of names) {
+    const make = contests[name]
+    if (!make) throw new Error(`There is no contest "${name}". ${usage}`)
+    chosen.push(...await make())
+  }
+  return chosen
+}
+
+async function describeMachine(sql: Sql): Promise<string> {
+  const [{ server } = { server: '' }] = await sql<{ server: string }[]>`
+    select 'Postgres ' || current_setting('server_version') || ', fsync ' || current_setting('fsync') as server`
+  const model = cpus()[0]?.model.trim() ?? 'unknown CPU'
+  return `${cpus().length} × ${model}, Node ${process.version}, ${server}, 4 clients`
+}
+
+function print({ contest, unit, durable, results }: Measurement): void {
+  console.log(`\n${contest} (synchronous_commit = ${durable ? 'on' : 'off'})`)
+  const width = Math.max(...results.map(({ name }) => name.length))
+  for (const { name, median, low, high, ratio } of results) {
+    const figures = [median, low, high].map((figure) => Math.round(figure).toLocaleString('en').padStart(9))
+    console.log(`  ${name.padEnd(width)} ${figures[0]} ${unit}  (${figures[1]?.trim()} to ${figures[2]?.trim()})  ratio ${ratio.toFixed(2)}`)
+  }
+}

@@ -1,0 +1,53 @@
+import type { Ring } from './ring.ts'
+
+/** One way to do the work. */
+export type Contender = {
+  readonly name: string
+  /** Does a fixed amount of work and answers with how much was done a second. */
+  run(): Promise<number>
+}
+
+/** Ways to do the same work, the first of which is what the others are compared with. */
+export type Contest = { readonly name: string, readonly unit: string, readonly contenders: readonly Contender[] }
+
+export type Result = {
+  readonly name: string
+  readonly median: number
+  readonly low: number
+  readonly high: number
+  /** The median of each round's ratio to the first contender of that round. */
+  readonly ratio: number
+}
+
+export type Measurement = {
+  readonly contest: string
+  readonly unit: string
+  readonly durable: boolean
+  readonly results: readonly Result[]
+}
+
+type Terms = { rounds: number, durable: boolean, ring: Ring }
+
+/** Lets the contenders take turns, A B C A B C …, after one round that does not count. */
+export async function measure(contest: Contest, { rounds, durable, ring }: Terms): Promise<Measurement> {
+  await ring.setDurable(durable)
+  const figures: number[][] = contest.contenders.map(() => [])
+  for (let round = -1; round < rounds; round++) {
+    for (const [index, contender] of contest.contenders.entries()) {
+      const figure = await contender.run()
+      if (round >= 0) figures[index]?.push(figure)
+    }
+  }
+  const results = contest.contenders.map(({ name }, index) => {
+    const own = figures[index] ?? []
+    const ratios = own.map((figure, round) => figure / (figures[0]?.[round] ?? NaN))
+    return { name, median: median(own), low: Math.min(...own), high: Math.max(...own), ratio: median(ratios) }
+  })
+  return { contest: contest.name, unit: contest.unit, durable, results }
+}
+
+function median(figures: readonly number[]): number {
+  const sorted = figures.toSorted((a, b) => a - b)
+  const middle = sorted.length / 2
+  return sorted.length % 2 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2
+}
