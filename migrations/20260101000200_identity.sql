@@ -99,21 +99,19 @@ end $$;
 comment on function tracking.is_api_login is 'True where the session''s login may speak for others: the Data API''s.';
 revoke execute on function tracking.is_api_login from public;
 
--- The person a JWT was issued to. PostgREST has verified the token.
+-- The person a JWT was issued to. PostgREST has verified the token. (One expression, here and in the other
+-- functions that every event goes through: plpgsql prepares each one anew in each transaction.)
 create function tracking.jwt_subject()
   returns uuid
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_subject text := nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub';
 begin
-  if v_subject ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
+  return case
+    when nullif(current_setting('request.jwt.claims', true), '')::jsonb ->> 'sub' ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'
      and (session_user = 'authenticator' or tracking.is_api_login())
-  then
-    return v_subject;
-  end if;
-  return null;
+    then current_setting('request.jwt.claims')::jsonb ->> 'sub'
+  end;
 end $$;
 comment on function tracking.jwt_subject is 'The subject of the request''s JWT, or null.';
 revoke execute on function tracking.jwt_subject from public;

@@ -78,24 +78,24 @@ end $$;
 comment on function tracking.principal is 'The holder of the caller''s role bindings: the person signed in, or the API key.';
 revoke execute on function tracking.principal from public;
 
--- The service role may do anything with what exists; everybody else what a binding says.
+-- Everybody may do what a binding says; the service role, anything with what exists.
 create function tracking.allows_org(org_id uuid, permission text)
   returns boolean
   language plpgsql stable security definer -- clients may not read role bindings
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if tracking.is_service() then
-    return exists (select from public.orgs as o where o.id = allows_org.org_id);
-  end if;
-  return exists (
+  if exists (
     select
     from   tracking.role_bindings as b
     join   tracking.role_permissions as p using (role)
-    where  b.principal_id = tracking.principal()
+    where  b.principal_id = (select tracking.principal())
     and    b.org_id = allows_org.org_id
     and    p.permission = allows_org.permission
-  );
+  ) then
+    return true;
+  end if;
+  return tracking.is_service() and exists (select from public.orgs as o where o.id = allows_org.org_id);
 end $$;
 comment on function tracking.allows_org is 'True where the caller has the permission in the org.';
 revoke execute on function tracking.allows_org from public;
@@ -105,21 +105,19 @@ create function tracking.allows_app(app_id text, permission text)
   language plpgsql stable security definer -- clients may not read role bindings
   set search_path = pg_catalog, pg_temp
 as $$
-declare
-  v_owner_org uuid;
 begin
-  select a.owner_org into v_owner_org from public.apps as a where a.app_id = allows_app.app_id;
-  if not found or tracking.is_service() then
-    return found;
-  end if;
-  return exists (
+  if exists (
     select
-    from   tracking.role_bindings as b
+    from   public.apps as a
+    join   tracking.role_bindings as b on b.org_id = a.owner_org or b.app_id = a.app_id
     join   tracking.role_permissions as p using (role)
-    where  b.principal_id = tracking.principal()
-    and    (b.org_id = v_owner_org or b.app_id = allows_app.app_id)
+    where  a.app_id = allows_app.app_id
+    and    b.principal_id = (select tracking.principal())
     and    p.permission = allows_app.permission
-  );
+  ) then
+    return true;
+  end if;
+  return tracking.is_service() and exists (select from public.apps as a where a.app_id = allows_app.app_id);
 end $$;
 comment on function tracking.allows_app is 'True where the caller has the permission on the app.';
 revoke execute on function tracking.allows_app from public;

@@ -39,9 +39,9 @@ create table public.events (
   constraint app_comes_with_its_org check (app_id is null or org_id is not null),
   constraint event_id_is_a_uuid_v7_of_that_time check (occurred_at is not distinct from tracking.event_time(event_id)),
   constraint occurred_at_is_at_most_a_day_ahead check (occurred_at - received_at <= interval '24 hours'),
-  constraint event_name_is_not_blank check (event ~ '\S'),
+  constraint event_name_is_not_blank check (btrim(event, E' \t\n\r\f\x0b') <> ''),
   constraint event_name_is_at_most_200_characters check (length(event) <= 200),
-  constraint channel_is_not_blank check (channel ~ '\S'),
+  constraint channel_is_not_blank check (btrim(channel, E' \t\n\r\f\x0b') <> ''),
   constraint channel_is_at_most_100_characters check (length(channel) <= 100),
   constraint description_icon_and_parser_are_at_most_4000_characters check (length(concat(description, icon, parser)) <= 4000),
   constraint tags_are_an_object check (jsonb_typeof(tags) = 'object'),
@@ -50,7 +50,7 @@ create table public.events (
   constraint tags_name_no_other_org check (coalesce(tags ->> 'org_id', org_id::text) is not distinct from org_id::text),
   constraint tags_name_no_other_app check (coalesce(nullif(tags ->> 'app_id', ''), app_id) = app_id),
   constraint tracking_version_is_1_or_2 check (tracking_version between 1 and 2),
-  constraint source_is_client_service_or_trigger check (source ~ '^(client|service|trigger)$')
+  constraint source_is_client_service_or_trigger check (source in ('client', 'service', 'trigger'))
 ) partition by range (occurred_at);
 
 create index events_actor_id_occurred_at on public.events (actor_id, occurred_at);

@@ -26,8 +26,8 @@ create type tracking.attribution as (
 comment on type tracking.attribution is 'The judgement of a claim: whom an event belongs to, or why it may not.';
 
 -- Judges a claim. Version 2 names the organization in org_id; version 1 had one field, user_id, for the
--- person or the organization. An organization is attached only when the caller's right to it, or to one
--- of its apps, was checked. The service role alone may name an actor.
+-- person or the organization. The service role alone may name an actor. An organization is attached only
+-- where the caller's own rights lead to it: through the app that was named, or else directly.
 create function tracking.attribute(
   version text, org_id text, user_id text, app_id text, actor_id uuid, service boolean)
   returns tracking.attribution
@@ -35,70 +35,56 @@ create function tracking.attribute(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_result  tracking.attribution;
-  v_claimed text := attribute.org_id;
-  v_is_uuid constant text := '^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$';
+  v_is_uuid  constant text := '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
+  v_claimed  text := lower(attribute.org_id);
+  v_reached  uuid;
+  v_warnings text[];
 begin
-  v_result.actor_id := attribute.actor_id;
-
   if service then
-    if user_id !~ v_is_uuid then
-      v_result.fault := array['invalid_payload', 'user_id is not a UUID.'];
-      return v_result;
+    if user_id !~* v_is_uuid then
+      return row(null, null, null, array['invalid_payload', 'user_id is not a UUID.'], null)::tracking.attribution;
     elsif version = '1' and v_claimed is null and org.read(user_id::uuid) then
-      v_claimed := user_id;
+      v_claimed := lower(user_id);
     else
-      v_result.actor_id := user_id;
+      actor_id := user_id;
     end if;
-  elsif version = '2' then
-    if user_id is not null then
-      v_result.warnings := array['user_id was ignored: the actor is the caller.'];
-    end if;
-  else
+  elsif version = '1' then
     if v_claimed is not null then
-      v_result.warnings := array['org_id was ignored: it belongs to tracking_version 2.'];
+      v_warnings := array['org_id was ignored: it belongs to tracking_version 2.'];
     end if;
-    if user_id is null or lower(user_id) = attribute.actor_id::text then
-      return v_result;
+    v_claimed := nullif(lower(user_id), actor_id::text);
+    if v_claimed is null then
+      return row(actor_id, null, null, null, v_warnings)::tracking.attribution;
     end if;
-    v_claimed := user_id;
+  elsif user_id is not null then
+    v_warnings := array['user_id was ignored: the actor is the caller.'];
   end if;
 
-  if v_claimed is not null then
-    if v_claimed !~ v_is_uuid then
-      v_result.fault := array['no_permission', format('%L is not the id of an organization.', left(v_claimed, 100))];
-    elsif attribute.app_id is null then
-      if org.read(v_claimed::uuid) then
-        v_result.org_id := v_claimed;
-      else
-        v_result.fault := array['no_permission', format('The caller may not read the organization %s.', v_claimed)];
-      end if;
-    elsif app.read(attribute.app_id) and app.owner_org(attribute.app_id) = v_claimed::uuid then
-      v_result.org_id := v_claimed;
-      v_result.app_id := attribute.app_id;
+  v_reached := case
+    when app_id is not null then case when app.read(app_id) then app.owner_org(app_id) end
+    when v_claimed ~ v_is_uuid then case when org.read(v_claimed::uuid) then v_claimed::uuid end
+  end;
+  if v_claimed <> v_reached::text or (v_reached is null and coalesce(v_claimed, app_id) is not null) then
+    if v_claimed is null then
+      v_warnings := v_warnings || format('The event was not grouped: the caller may not read the app %L.', left(app_id, 100));
     else
-      v_result.fault := array['no_permission', format('The caller may not read the app %L of the organization %s.', left(attribute.app_id, 100), v_claimed)];
-    end if;
-  elsif attribute.app_id is not null then
-    if app.read(attribute.app_id) then
-      v_result.org_id := app.owner_org(attribute.app_id);
-      v_result.app_id := case when v_result.org_id is not null then attribute.app_id end;
-    else
-      v_result.warnings := array_append(v_result.warnings,
-        format('The event was not grouped: the caller may not read the app %L.', left(attribute.app_id, 100)));
+      return row(actor_id, null, null, array['no_permission', case
+        when v_claimed !~ v_is_uuid then format('%L is not the id of an organization.', left(v_claimed, 100))
+        when app_id is null then format('The caller may not read the organization %s.', v_claimed)
+        else format('The caller may not read the app %L of the organization %s.', left(app_id, 100), v_claimed)
+      end], v_warnings)::tracking.attribution;
     end if;
   end if;
-
-  if v_result.fault is null and v_result.actor_id is null and v_result.org_id is null then
-    v_result.fault := array['missing_org_id', 'An event of the service role needs a user_id, an org_id or an app.'];
+  if service and coalesce(actor_id, v_reached) is null then
+    return row(null, null, null, array['missing_org_id', 'An event of the service role needs a user_id, an org_id or an app.'], null)::tracking.attribution;
   end if;
-  return v_result;
+  return row(actor_id, v_reached, case when v_reached is not null then app_id end, null, v_warnings)::tracking.attribution;
 end $$;
 comment on function tracking.attribute is 'Judges who an event is by and for, from what its payload claims.';
 revoke execute on function tracking.attribute from public;
 
 
--- Who may come in -----------------------------------------------------------------------------------
+-- How much -------------------------------------------------------------------------------------------
 
 create unlogged table tracking.rate_windows (
   actor_id uuid        not null,
@@ -111,42 +97,27 @@ comment on column tracking.rate_windows.minute is 'The minute that is counted.';
 comment on column tracking.rate_windows.events is 'Events accepted so far in that minute.';
 alter table tracking.rate_windows enable row level security;
 
--- Lets a client in, or raises: it must be somebody, and within the limit that the project has set.
-create function tracking.admit(actor_id uuid, api_key_id uuid, events integer)
+-- Counts events against an actor's limit.
+create function tracking.limit_rate(actor_id uuid, events integer, events_per_minute integer)
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_limit integer;
   v_count integer;
 begin
-  if actor_id is null then
-    if tracking.sent_api_key() is not null then
-      perform tracking.raise_error('invalid_api_key', 'The API key that was sent is not valid.');
-    end if;
-    perform tracking.raise_error('unauthenticated', 'Nobody is signed in, and no API key was sent.');
-  end if;
-
-  select s.events_per_minute into v_limit from tracking.settings as s;
-  if v_limit is not null then
-    insert into tracking.rate_windows as w (actor_id, minute, events)
-    values (admit.actor_id, date_trunc('minute', clock_timestamp()), admit.events)
-    on conflict on constraint rate_windows_pkey do update
-      set minute = excluded.minute,
-          events = excluded.events + case when w.minute = excluded.minute then w.events else 0 end
-    returning w.events into v_count;
-    if v_count > v_limit then
-      perform tracking.raise_error('rate_limited', format('The limit is %s events a minute.', v_limit));
-    end if;
-  end if;
-
-  if api_key_id is not null then
-    perform tracking.touch_api_key(api_key_id);
+  insert into tracking.rate_windows as w (actor_id, minute, events)
+  values (limit_rate.actor_id, date_trunc('minute', clock_timestamp()), limit_rate.events)
+  on conflict on constraint rate_windows_pkey do update
+    set minute = excluded.minute,
+        events = excluded.events + case when w.minute = excluded.minute then w.events else 0 end
+  returning w.events into v_count;
+  if v_count > events_per_minute then
+    perform tracking.raise_error('rate_limited', format('The limit is %s events a minute.', events_per_minute));
   end if;
 end $$;
-comment on function tracking.admit is 'Raises unauthenticated, invalid_api_key or rate_limited, or lets the client in.';
-revoke execute on function tracking.admit from public;
+comment on function tracking.limit_rate is 'Raises rate_limited, and so undoes the batch, where an actor has sent more in this minute than the settings allow.';
+revoke execute on function tracking.limit_rate from public;
 
 
 -- The console ---------------------------------------------------------------------------------------
@@ -275,6 +246,35 @@ revoke execute on function tracking.error_object from public;
 
 -- The set -------------------------------------------------------------------------------------------
 
+-- Raises what keeps a caller who is nobody out.
+create function tracking.refuse_nobody()
+  returns void
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if tracking.sent_api_key() is not null then
+    perform tracking.raise_error('invalid_api_key', 'The API key that was sent is not valid.');
+  end if;
+  perform tracking.raise_error('unauthenticated', 'Nobody is signed in, and no API key was sent.');
+end $$;
+comment on function tracking.refuse_nobody is 'Raises invalid_api_key or unauthenticated.';
+revoke execute on function tracking.refuse_nobody from public;
+
+create function tracking.refuse_batch(payloads jsonb)
+  returns void
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(payloads) = 'array' then
+    perform tracking.raise_error('payload_too_large', format('The batch has %s events.', jsonb_array_length(payloads)));
+  end if;
+  perform tracking.raise_error('invalid_payload', 'A batch is an array of events.');
+end $$;
+comment on function tracking.refuse_batch is 'Raises invalid_payload or payload_too_large.';
+revoke execute on function tracking.refuse_batch from public;
+
 -- Records a batch and answers for each event, in order:
 --   {"results": [{"result": "ok" | "duplicate" | "drop", "event_id", "warnings", "error"}, …],
 --    "accepted": n, "duplicates": n, "dropped": n}
@@ -290,35 +290,34 @@ create function tracking.record_events(payloads jsonb)
   set enable_mergejoin = off
 as $$
 declare
-  v_fields      constant text[] := '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}';
-  v_rare_fields constant text[] := '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}';
-  v_service     constant boolean := tracking.is_service();
-  v_now         constant timestamptz := date_trunc('milliseconds', clock_timestamp());
-  v_first_id    constant text := tracking.new_event_id(v_now); -- ids made here differ by their place in the batch
-  v_actor       uuid;
-  v_api_key     uuid;
-  v_answer      jsonb;
+  v_service  constant boolean := tracking.is_service();
+  v_now      constant timestamptz := date_trunc('milliseconds', clock_timestamp());
+  v_first_id constant text := tracking.new_event_id(v_now); -- ids made now differ by their place in the batch
+  v_actor    uuid;
+  v_api_key  uuid;
+  v_answer   jsonb;
+  v_limit    integer;
 begin
   if not v_service then
     v_actor := tracking.actor();
     v_api_key := tracking.api_key();
-    perform tracking.admit(v_actor, v_api_key, case when jsonb_typeof(payloads) = 'array' then jsonb_array_length(payloads) else 0 end);
+    if v_actor is null then
+      perform tracking.refuse_nobody();
+    end if;
   end if;
-  if jsonb_typeof(payloads) is distinct from 'array' then
-    perform tracking.raise_error('invalid_payload', 'A batch is an array of events.');
-  elsif jsonb_array_length(payloads) > 1000 then
-    perform tracking.raise_error('payload_too_large', format('The batch has %s events.', jsonb_array_length(payloads)));
+  if jsonb_typeof(payloads) is distinct from 'array' or jsonb_array_length(payloads) > 1000 then
+    perform tracking.refuse_batch(payloads);
   end if;
 
   with sent as materialized (
-    select t.n, t.payload, t.tags, t.context, t.occurred_at,
+    select t.n, t.payload, t.occurred_at,
            coalesce(t.payload ->> 'tracking_version', '1') as version,
            coalesce(t.payload ->> 'org_id', '') as org_id,
            coalesce(t.payload ->> 'user_id', '') as user_id,
            coalesce(nullif(t.tags ->> 'app_id', ''), t.tags ->> 'app-id', '') as app_id,
            case
              when t.v7 is not null then t.v7
-             when t.payload ->> 'event_id' is null and t.occurred_at = v_now
+             when t.occurred_at = v_now and t.payload ->> 'event_id' is null
                then overlay(v_first_id placing lpad(to_hex(t.n), 3, '0') from 16)::uuid
              when t.occurred_at < 'epoch' then null
              when t.payload ->> 'event_id' is null then tracking.new_event_id(t.occurred_at, t.n::integer)
@@ -326,11 +325,11 @@ begin
            end as event_id,
            case
              when jsonb_typeof(t.payload) <> 'object' then array['invalid_payload', 'An event is a JSON object.']
-             when coalesce(t.payload ->> 'event', '') !~ '\S' then array['missing_event', 'The event has no name.']
+             when btrim(coalesce(t.payload ->> 'event', ''), E' \t\n\r\f\x0b') = '' then array['missing_event', 'The event has no name.']
              when jsonb_typeof(t.payload -> 'event') <> 'string' then array['invalid_payload', 'event is not a string.']
              when length(t.payload ->> 'event') > 200 then array['invalid_payload', 'event is longer than 200 characters.']
              when jsonb_typeof(t.payload -> 'channel') not in ('string', 'null') then array['invalid_payload', 'channel is not a string.']
-             when t.payload ->> 'channel' !~ '\S' then array['invalid_payload', 'channel is blank.']
+             when btrim(t.payload ->> 'channel', E' \t\n\r\f\x0b') = '' then array['invalid_payload', 'channel is blank.']
              when length(t.payload ->> 'channel') > 100 then array['invalid_payload', 'channel is longer than 100 characters.']
              when t.payload ->> 'tracking_version' not in ('1', '2')
                then array['unsupported_tracking_version', format('%L is not a tracking version.', left(t.payload ->> 'tracking_version', 20))]
@@ -339,7 +338,7 @@ begin
              when jsonb_typeof(t.payload -> 'nonPersonTags') not in ('object', 'null') then array['invalid_payload', 'nonPersonTags is not an object.']
              when octet_length(concat(t.tags - 'org_id', t.context)) > 32768 then array['payload_too_large', 'tags and nonPersonTags take more than 32 KB.']
              when t.occurred_at > now() + interval '24 hours' then array['timestamp_in_future', 'The event is more than 24 hours ahead of the server.']
-             when t.payload ?| v_rare_fields then tracking.fault_in_rare_fields(t.payload, t.occurred_at, t.v7 is not null)
+             when t.payload ?| '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}' then tracking.fault_in_rare_fields(t.payload, t.occurred_at, t.v7 is not null)
            end as fault
     from   (
       select v.n, v.payload, v.v7,
@@ -358,17 +357,16 @@ begin
     ) as t
   ),
   claims as materialized (
-    select c.*, a.*, jsonb_build_object('org_id', a.group_id) as org_tag
+    select c.*, a.*, jsonb_strip_nulls(jsonb_build_object('org_id', a.group_id)) as org_tag
     from   (select distinct s.version, s.org_id, s.user_id, s.app_id from sent as s where s.fault is null) as c
     cross  join lateral tracking.attribute(
              c.version, nullif(c.org_id, ''), nullif(c.user_id, ''), nullif(c.app_id, ''), v_actor, v_service
            ) as a (actor_id, group_id, group_app, claim_fault, warnings)
   ),
   judged as materialized (
-    select s.n, s.payload, s.context, s.version, s.occurred_at, s.event_id,
-           c.actor_id, c.group_id as org_id, c.group_app as app_id, c.warnings,
+    select s.n, s.payload, s.version, s.occurred_at, s.event_id,
+           c.actor_id, c.group_id as org_id, c.group_app as app_id, c.warnings, c.org_tag,
            coalesce(c.group_id, c.actor_id) as scope_id,
-           case when c.group_id is null then s.tags - 'org_id' else s.tags || c.org_tag end as tags,
            console.asked as console,
            case
              when s.fault is not null then s.fault
@@ -391,7 +389,9 @@ begin
     select j.scope_id, j.occurred_at, j.event_id, j.org_id, j.actor_id, j.app_id, v_api_key,
            j.payload ->> 'event', coalesce(j.payload ->> 'channel', 'default'),
            j.payload ->> 'description', j.payload ->> 'icon', j.payload ->> 'parser',
-           coalesce((j.payload ->> 'notify')::boolean, false), j.tags, j.context, j.version::smallint,
+           coalesce((j.payload ->> 'notify')::boolean, false),
+           coalesce(nullif(j.payload -> 'tags', 'null'), '{}') - 'org_id' || j.org_tag,
+           coalesce(nullif(j.payload -> 'nonPersonTags', 'null'), '{}'), j.version::smallint,
            case when v_service then 'service' else 'client' end,
            now() - tracking.parse_time(j.payload ->> 'sent_at')
     from   judged as j
@@ -411,7 +411,7 @@ begin
            end as result,
            case when j.fault is null then
              j.warnings
-             || tracking.warnings_for(nullif(j.payload - v_fields, '{}'))
+             || tracking.warnings_for(nullif(j.payload - '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}'::text[], '{}'))
              || case when j.console then tracking.broadcast_to_console(j.org_id, j.app_id, j.payload) end
            end as warnings
     from   judged as j
@@ -426,9 +426,17 @@ begin
              order by a.n), '[]'),
            'accepted', count(*) filter (where a.result = 'ok'),
            'duplicates', count(*) filter (where a.result = 'duplicate'),
-           'dropped', count(*) filter (where a.result = 'drop'))
-  into   v_answer
+           'dropped', count(*) filter (where a.result = 'drop')),
+         (select s.events_per_minute from tracking.settings as s)
+  into   v_answer, v_limit
   from   answers as a;
+
+  if v_api_key is not null then
+    perform tracking.touch_api_key(v_api_key);
+  end if;
+  if v_limit is not null and v_actor is not null then
+    perform tracking.limit_rate(v_actor, jsonb_array_length(payloads), v_limit);
+  end if;
   return v_answer;
 end $$;
 comment on function tracking.record_events is 'Behind track_event and track_events: records what is sound, and says of each event what became of it.';
@@ -445,14 +453,13 @@ create function public.track_event(v2 jsonb)
 as $$
 declare
   v_result jsonb := tracking.record_events(jsonb_build_array(v2)) #> '{results,0}';
-  v_error  jsonb := v_result -> 'error';
 begin
-  if v_error is not null then
+  if v_result ? 'error' then
     raise exception using
-      errcode = v_error ->> 'code',
-      message = v_error ->> 'message',
-      detail = v_error ->> 'details',
-      hint = v_error ->> 'hint';
+      errcode = v_result #>> '{error,code}',
+      message = v_result #>> '{error,message}',
+      detail = v_result #>> '{error,details}',
+      hint = v_result #>> '{error,hint}';
   end if;
   return v_result - 'result'
     || case v_result ->> 'result' when 'duplicate' then '{"status": "ok", "duplicate": true}'::jsonb else '{"status": "ok"}' end;
