@@ -1,0 +1,126 @@
+-- Chapter 9: the log's months.
+begin;
+select plan(36);
+
+-- The months that have a partition, in order, and what each may hold.
+create function tests.months()
+  returns setof text
+  language sql stable
+as $$
+  select c.relname::text collate "C" from pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+  where  i.inhparent = 'public.events'::regclass and c.relname <> 'events_default'
+  order  by 1
+$$;
+create function tests.month(months_from_now integer)
+  returns text
+  language sql stable
+as $$ select 'events_' || to_char((date_trunc('month', now() at time zone 'UTC') + make_interval(months => months_from_now)), 'YYYY_MM') $$;
+
+select results_eq(
+  'select * from tests.months()', 'select tests.month(n) collate "C" from generate_series(0, 3) as n order by 1',
+  'this month and the three after it have a partition from the first');
+select is(tests.outcome('service', 'select tracking.make_partitions()'), '0', 'making them again makes none');
+select is(tests.outcome('service', 'select tracking.make_partitions(5)'), '2', 'the service role makes more');
+select results_eq(
+  'select * from tests.months()', 'select tests.month(n) collate "C" from generate_series(0, 5) as n order by 1', 'as many months ahead as it says');
+select is(tests.outcome('ada@acme.test', 'select tracking.make_partitions(9)'), '42501 permission denied for function make_partitions', 'clients make none');
+select is_empty('select from tracking.partition_report', 'nothing is reported');
+
+-- A month is a month in UTC, wherever the session is.
+set local timezone = 'Pacific/Auckland';
+select is(tests.outcome('service', 'select tracking.make_partitions(6)'), '1', 'a month made on the other side of the earth');
+set local timezone = 'UTC';
+select set_eq(
+  $$ select c.relname::text, pg_get_expr(c.relpartbound, c.oid)
+     from   pg_inherits as i join pg_class as c on c.oid = i.inhrelid
+     where  i.inhparent = 'public.events'::regclass and c.relname <> 'events_default' $$,
+  $$ select tests.month(n), format('FOR VALUES FROM (%L) TO (%L)',
+            date_trunc('month', now()) + make_interval(months => n), date_trunc('month', now()) + make_interval(months => n + 1))
+     from   generate_series(0, 6) as n $$,
+  'begins and ends there as everywhere');
+
+
+-- What falls outside is kept, reported, and moved
+
+insert into events (scope_id, occurred_at, event_id, org_id, actor_id, app_id, event, channel, description, icon, parser, notify, tags, context, tracking_version, source, clock_skew, received_at, txid, epoch)
+select 'a0000000-0000-4000-8000-000000000001', tracking.event_time(t.id::uuid), t.id::uuid, 'a0000000-0000-4000-8000-000000000001', '10000000-0000-4000-8000-000000000001', 'com.acme.app',
+       t.event, 'old', 'd', 'i', 'p', true, '{"n": 1}', '{"m": 2}', 1, 'client', interval '1 second', t.received_at::timestamptz, '7', 2
+from   (values
+  ('019565a3-fa3b-7000-8000-000000000001', 'March', '2025-03-06 00:00:00+00'),
+  ('01954f00-afff-7000-8000-000000000001', 'The last of February', '2025-03-07 00:00:00+00'),
+  ('01954f00-b000-7000-8000-000000000001', 'The first of March', '2025-03-08 00:00:00+00'),
+  ('0195eea5-d3ff-7000-8000-000000000001', 'The last of March', '2025-04-09 00:00:00+00'),
+  ('00000000-0000-7000-8000-000000000001', 'The first of all', '2025-03-10 00:00:00+00')
+) as t (id, event, received_at);
+select is(
+  tests.outcome('ada@acme.test', $$ select track_event('{"event": "Now"}') ->> 'status' $$), 'ok', 'an event of this month');
+create temporary table written as select to_jsonb(e) as event from events as e;
+select bag_eq(
+  'select event, tableoid::regclass::text as partition from events',
+  $$ select t.event, t.partition from (values
+    ('March', 'tracking.events_default'), ('The last of February', 'tracking.events_default'), ('The first of March', 'tracking.events_default'),
+    ('The last of March', 'tracking.events_default'), ('The first of all', 'tracking.events_default'), ('Now', 'tracking.' || tests.month(0))) as t (event, partition) $$,
+  'an event for which there is no month is kept in the default partition');
+select results_eq(
+  'select * from tracking.partition_report order by month',
+  $$ values
+    (timestamp '1970-01-01', 1::bigint, timestamptz '2025-03-10 00:00:00+00', timestamptz '2025-03-10 00:00:00+00'),
+    ('2025-02-01', 1, '2025-03-07 00:00:00+00', '2025-03-07 00:00:00+00'),
+    ('2025-03-01', 3, '2025-03-06 00:00:00+00', '2025-04-09 00:00:00+00') $$,
+  'and reported: how many of which month, and when they came');
+select is(tests.outcome('service', 'select sum(rows_in_default) from tracking.partition_report'), '5', 'to the service role');
+select is(tests.outcome('ada@acme.test', 'select count(*) from tracking.partition_report'), '42501 permission denied for view partition_report', 'not to clients');
+
+set local timezone = 'Pacific/Auckland';
+select is(tests.outcome('service', 'select tracking.make_partitions()'), '3', 'making partitions makes one for each of those months');
+set local timezone = 'UTC';
+select bag_eq(
+  'select event, tableoid::regclass::text as partition from events',
+  $$ select t.event, t.partition from (values
+    ('March', 'tracking.events_2025_03'), ('The last of February', 'tracking.events_2025_02'), ('The first of March', 'tracking.events_2025_03'),
+    ('The last of March', 'tracking.events_2025_03'), ('The first of all', 'tracking.events_1970_01'), ('Now', 'tracking.' || tests.month(0))) as t (event, partition) $$,
+  'and moves the events there');
+select bag_eq('select to_jsonb(e) from events as e', 'select event from written', 'nothing is lost, and nothing of them changed');
+select is_empty('select from tracking.partition_report', 'and nothing is reported any more');
+select is_empty('select from tracking.events_default', 'the default partition is empty');
+select is(
+  tests.outcome('ada@acme.test', $$ select track_event('{"event": "March again", "tracking_version": 2, "org_id": "a0000000-0000-4000-8000-000000000001", "event_id": "019565a3-fa3b-7000-8000-000000000001"}') ->> 'duplicate' $$),
+  'true', 'an event that was moved is known as before');
+select is(tests.outcome('service', 'select tracking.make_partitions()'), '0', 'then there is nothing to do');
+
+
+-- Every partition is as closed as the log is
+
+select is_empty(
+  $$ select c.relname from pg_inherits as i join pg_class as c on c.oid = i.inhrelid where i.inhparent = 'public.events'::regclass and not c.relrowsecurity $$,
+  'every partition has row-level security');
+select is_empty(
+  $$ select c.relname from pg_inherits as i join pg_class as c on c.oid = i.inhrelid where i.inhparent = 'public.events'::regclass and obj_description(c.oid, 'pg_class') is null $$,
+  'and a comment');
+select is(obj_description('tracking.events_2025_03'::regclass, 'pg_class'), 'Events of March 2025 (UTC).', 'which says what it holds');
+select is_empty(
+  $$ select from pg_inherits as i where i.inhparent = 'public.events'::regclass
+     and (select array_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = i.inhrelid and contype = 'c')
+         is distinct from (select array_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = i.inhparent and contype = 'c') $$,
+  'the same must be true of its rows');
+select is_empty(
+  $$ select from pg_inherits as i where i.inhparent = 'public.events'::regclass
+     and (select count(*) from pg_index where indrelid = i.inhrelid and indisvalid) <> 3 $$,
+  'it has the log''s three indexes');
+select is(tests.outcome(t.caller, t.statement), t.verdict, format('%s: %s', t.caller, t.statement))
+from   (values
+  ('ada@acme.test', 'select count(*) from events where event like ''%March''', '3'),
+  ('as_local_acme_admin', 'select count(*) from events where event like ''%March''', '3'),
+  ('ada@acme.test', 'select count(*) from tracking.events_2025_03', '42501 permission denied for table events_2025_03'),
+  ('as_local_acme_admin', 'select count(*) from tracking.events_2025_03', '42501 permission denied for table events_2025_03'),
+  ('nobody', 'select count(*) from tracking.events_2025_03', '42501 permission denied for table events_2025_03'),
+  ('service', 'select count(*) from tracking.events_2025_03', '42501 permission denied for table events_2025_03'),
+  ('ada@acme.test', 'select count(*) from tracking.events_default', '42501 permission denied for table events_default'),
+  ('ada@acme.test', 'insert into tracking.events_2025_03 default values', '42501 permission denied for table events_2025_03'),
+  ('ada@acme.test', 'delete from tracking.events_default', '42501 permission denied for table events_default'),
+  ('service', 'delete from tracking.events_default', '42501 permission denied for table events_default'),
+  ('ada@acme.test', 'truncate tracking.events_2025_03', '42501 permission denied for table events_2025_03')
+) as t (caller, statement, verdict);
+
+select * from finish();
+rollback;
