@@ -1,5 +1,5 @@
--- The demo world: three organizations, five people (everybody's password is "password"), four API keys,
--- and what a real command-line client sent on behalf of one of them. For local use only.
+-- The demo world, for local use only: three organizations, five people (everybody's password is "password")
+-- and four API keys.
 
 -- People. bcrypt of "password"; the empty strings are what Supabase's Auth wants in these columns.
 insert into auth.users (

@@ -143,11 +143,17 @@ async function requestBuilds(ring: Ring, owners: number, each: number): Promise<
 async function setTriggers({ sql, supaAudit }: Ring, triggers: Triggers): Promise<void> {
   if (supaAudit) {
     const [{ installed } = { installed: false }] = await sql<{ installed: boolean }[]>`select to_regnamespace('audit') is not null as installed`
-    if (!installed) await sql.unsafe(supaAudit.replaceAll(/^select pg_catalog\.pg_extension_config_dump.*$/gm, '')).simple()
+    if (!installed) await installSupaAudit(sql, supaAudit)
     await sql`select audit.disable_tracking('public.build_requests'::regclass)`
   }
   await sql.unsafe(`alter table public.build_requests ${triggers === 'lifecycle' ? 'enable' : 'disable'} trigger user`)
   if (triggers === 'supa_audit') await sql`select audit.enable_tracking('public.build_requests'::regclass)`
+}
+
+// It is made to be an extension: what only those may do is left out, and what it requires is made.
+async function installSupaAudit(sql: Sql, script: string): Promise<void> {
+  await sql`create extension if not exists "uuid-ossp" schema public`
+  await sql.unsafe(script.replaceAll(/^select pg_catalog\.pg_extension_config_dump.*$/gm, '')).simple()
 }
 
 /** `track_event` into an empty log, and into one that holds many rows in the month that is written to. */

@@ -280,7 +280,8 @@ revoke execute on function tracking.refuse_batch from public;
 --    "accepted": n, "duplicates": n, "dropped": n}
 -- Security definer: the caller's rights are asked once for each claim here, not once for each row. Rows
 -- are written in the order of their ids, so that two batches with the same events cannot deadlock.
--- One plan serves all batches, so it must suit large ones: no nested loops but where nothing else goes.
+-- One plan serves all batches, so it must suit large ones: no nested loops but where nothing else goes. As
+-- Postgres prices those that stay at 1e10, it would compile every call for seconds, were jit not off.
 create function tracking.record_events(payloads jsonb)
   returns jsonb
   language plpgsql volatile security definer
@@ -288,6 +289,7 @@ create function tracking.record_events(payloads jsonb)
   set plan_cache_mode = force_generic_plan
   set enable_nestloop = off
   set enable_mergejoin = off
+  set jit = off
 as $$
 declare
   v_service  constant boolean := tracking.is_service();

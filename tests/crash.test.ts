@@ -19,7 +19,7 @@ test('what was acknowledged is there once after 20 crashes, and what was not is 
     // When Postgres is killed and started again 20 times while they do
     for (let crash = 0; crash < CRASHES; crash++) {
       const before = acknowledgedBy(clients)
-      const some = 20 + Math.floor(Math.random() * 200)
+      const some = 10 + Math.floor(Math.random() * 100)
       await Promise.race([sending, vi.waitUntil(() => acknowledgedBy(clients) >= before + some, { timeout: 30_000, interval: 5 })])
       await database.crash()
     }

@@ -44,7 +44,7 @@ describe.each([ada, key, stranger])('over HTTP, as $name', (who) => {
       answers.forEach(({ status, body }, n) => expectAnswer(status, JSON.parse(body), who, readable[n]!))
       recorded += await expectRows(who, answers.flatMap(({ status, body }, n) => (
         status === 200 && !isBroadcast(payloads[n]!) ? idOfNew(JSON.parse(body)) : [])))
-    }), { numRuns: 60 })
+    }), { numRuns: 40 })
     expect(recorded > 0).toBe(who.actor !== null)
   })
 
@@ -55,7 +55,7 @@ describe.each([ada, key, stranger])('over HTTP, as $name', (who) => {
       if (status === 200) expectBatchAnswer(answer, JSON.parse(batch))
       else expectError(status, answer, who, await isJsonb(batch))
       await expectRows(who, status === 200 ? newIdsOf(answer, JSON.parse(batch)) : [])
-    }), { numRuns: 60 })
+    }), { numRuns: 40 })
   })
 
   test('any row written to the table is the caller\'s or refused', async () => {
@@ -64,7 +64,7 @@ describe.each([ada, key, stranger])('over HTTP, as $name', (who) => {
       expect(status).toBeLessThan(500)
       if (status !== 201) expect(JSON.parse(body)).toMatchObject({ code: expect.any(String), message: expect.any(String) })
       expect(await takeRows(who)).toHaveLength(status === 201 ? 1 : 0)
-    }), { numRuns: 60 })
+    }), { numRuns: 40 })
   })
 
   test('any body at all is answered, and by less than 500', async () => {
@@ -78,7 +78,7 @@ describe.each([ada, key, stranger])('over HTTP, as $name', (who) => {
       expect(answer.status).toBeLessThan(500)
       if (answer.body !== '') JSON.parse(answer.body)
       await takeRows(who)
-    }), { numRuns: 60 })
+    }), { numRuns: 40 })
   })
 
   test('every field with a value of every type is answered in good form', async () => {
@@ -145,7 +145,7 @@ describe.each([ada, key, { ...ada, name: 'the service role', caller: service }])
         return { verdict: result.error?.message ?? result.result, warnings: result.warnings }
       })
       expect(inBatch).toEqual(alone)
-    }), { numRuns: 500 })
+    }), { numRuns: 300 })
   })
 
   test('a sound event is recorded in whatever company it comes', async () => {
@@ -161,7 +161,7 @@ describe.each([ada, key, { ...ada, name: 'the service role', caller: service }])
         const written = await rowsWritten(tx, who)
         expect(written.map(({ event_id }) => event_id).sort()).toEqual(newIdsOf(row!.answer, sent).sort())
       })
-    }), { numRuns: 150 })
+    }), { numRuns: 100 })
   })
 })
 

@@ -1,6 +1,6 @@
 -- Chapter 2: who is calling, API keys, and who sees which orgs, apps and keys.
 begin;
-select plan(113);
+select plan(114);
 
 -- Who is calling
 
@@ -101,6 +101,9 @@ set local session authorization authenticator;
 select is(
   tests.caller_with('authenticated', '{"role": "authenticated", "sub": "10000000-0000-4000-8000-000000000001"}'),
   'client actor 001 key -', 'authenticator is believed, whatever the settings say');
+select is(
+  tests.caller_with('anon', '{"role": "anon"}', '{"x-api-key": "as_local_acme_admin"}'),
+  'client actor 001 key 001', 'about keys, too');
 reset session authorization;
 select is(
   tests.caller_with('authenticated', '{"role": "authenticated", "sub": "10000000-0000-4000-8000-000000000001"}'),

@@ -1,6 +1,6 @@
 -- Chapter 5: a payload in, a row out. Each payload goes in by track_event and, the same again, by track_events.
 begin;
-select plan(282);
+select plan(285);
 
 -- Everything that was ever raised or answered as an error.
 create temporary table raised (message text);
@@ -203,12 +203,14 @@ from   (values
   ('{}',                                               'PT400 missing_event', 'an event has a name'),
   ('{"event": null}',                                  'PT400 missing_event', 'which is not null'),
   ('{"event": ""}',                                    'PT400 missing_event', 'nor empty'),
-  ('{"event": " \t\n"}',                               'PT400 missing_event', 'nor blank'),
+  ('{"event": " \t\n\r\f\u000b"}',                    'PT400 missing_event', 'nor blank'),
+  ('{"event": "\u00a0\u2003"}',                        'by ada', 'a space that is not ASCII is a character, here and in the table'),
   ('{"event": 5}',                                     'PT400 invalid_payload', 'nor a number'),
   ('{"event": ["Clicked"]}',                           'PT400 invalid_payload', 'nor a list of names'),
   ('{"event": "E", "channel": null}',                  'by ada', 'the channel may be null'),
   ('{"event": "E", "channel": ""}',                    'PT400 invalid_payload', 'and not empty'),
-  ('{"event": "E", "channel": " "}',                   'PT400 invalid_payload', 'nor blank'),
+  ('{"event": "E", "channel": " \t\n\r\f\u000b"}',    'PT400 invalid_payload', 'nor blank'),
+  ('{"event": "E", "channel": "\u00a0\u2003"}',        'by ada', 'by the same rule'),
   ('{"event": "E", "channel": 5}',                     'PT400 invalid_payload', 'nor a number'),
   ('{"event": "E", "description": 5}',                 'PT400 invalid_payload', 'a description is a string'),
   ('{"event": "E", "icon": {}}',                       'PT400 invalid_payload', 'so is an icon'),
@@ -569,6 +571,12 @@ select bag_eq(
     ('cli-events:org:a0000000-0000-4000-8000-000000000002', '{"event": "Build Progress", "org_id": "a0000000-0000-4000-8000-000000000002", "channel": "default"}',
       true, 'cli-activity', 'broadcast', true) $$,
   'it goes to the org''s private topic, once, with what a console shows');
+
+select is(
+  tests.outcome('eve@evil.test', $$
+    insert into realtime.messages (topic, extension, event, payload, private)
+    values ('cli-events:org:a0000000-0000-4000-8000-000000000001', 'broadcast', 'cli-activity', '{"event": "Forged"}', true) $$),
+  '42501 new row violates row-level security policy for table "messages"', 'there is no other way to the console');
 
 -- Realtime asks the policy so before somebody may listen.
 create function tests.hears(caller text, topic text)
