@@ -177,6 +177,22 @@ comment on function tracking.api_key is 'The id of the API key behind the reques
 revoke execute on function tracking.api_key from public;
 grant execute on function tracking.api_key to anon, authenticated, service_role;
 
+-- Raises what keeps a caller out who is nobody.
+create function tracking.refuse_nobody()
+  returns void
+  language plpgsql stable security definer -- called by clients' own functions too, which may not see the key
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if tracking.sent_api_key() is not null then
+    perform tracking.raise_error('invalid_api_key', 'The API key that was sent is not valid.');
+  end if;
+  perform tracking.raise_error('unauthenticated', 'Nobody is signed in, and no API key was sent.');
+end $$;
+comment on function tracking.refuse_nobody is 'Raises invalid_api_key where a key was sent, else unauthenticated.';
+revoke execute on function tracking.refuse_nobody from public;
+grant execute on function tracking.refuse_nobody to anon, authenticated, service_role;
+
 -- Where a row that is written now comes from.
 create function tracking.source()
   returns text
@@ -207,7 +223,7 @@ declare
   v_row   public.api_keys;
 begin
   if v_actor is null then
-    perform tracking.raise_error('unauthenticated', 'An API key belongs to a person, and nobody is signed in.');
+    perform tracking.refuse_nobody();
   elsif coalesce(create_api_key.name, '') !~ '\S' then
     perform tracking.raise_error('invalid_payload', 'An API key needs a name.', 'Name the key for where it will be used.');
   elsif num_nonnulls(create_api_key.org_id, create_api_key.app_id) <> 1 then
@@ -241,7 +257,7 @@ begin
   return tracking.create_api_key(name, role, org_id, app_id, expires_at);
 end $$;
 comment on function public.create_api_key is
-  'Creates an API key with a role in one org or on one app, owned by the caller, who must manage the org. Answers {id, key, name, prefix, expires_at}; the key is shown this once. Errors: unauthenticated, no_permission, invalid_payload.';
+  'Creates an API key with a role in one org or on one app, owned by the caller, who must manage the org. Answers {id, key, name, prefix, expires_at}; the key is shown this once. Errors: unauthenticated, invalid_api_key, no_permission, invalid_payload.';
 revoke execute on function public.create_api_key from public, anon, authenticated, service_role;
 grant execute on function public.create_api_key to anon, authenticated;
 
@@ -276,7 +292,7 @@ declare
   v_revoked_at timestamptz;
 begin
   if tracking.actor() is null then
-    perform tracking.raise_error('unauthenticated', 'Nobody is signed in.');
+    perform tracking.refuse_nobody();
   end if;
   update public.api_keys as k
   set    revoked_at = coalesce(k.revoked_at, now())
@@ -305,7 +321,7 @@ begin
   return tracking.revoke_api_key(id);
 end $$;
 comment on function public.revoke_api_key is
-  'Revokes an API key, at once and for good. Its owner may, and who manages its org. Answers {id, revoked_at}. Errors: unauthenticated, no_permission.';
+  'Revokes an API key, at once and for good. Its owner may, and who manages its org. Answers {id, revoked_at}. Errors: unauthenticated, invalid_api_key, no_permission.';
 revoke execute on function public.revoke_api_key from public, anon, authenticated, service_role;
 grant execute on function public.revoke_api_key to anon, authenticated;
 

@@ -246,21 +246,7 @@ revoke execute on function tracking.error_object from public;
 
 -- The set -------------------------------------------------------------------------------------------
 
--- Raises what keeps a caller who is nobody out.
-create function tracking.refuse_nobody()
-  returns void
-  language plpgsql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if tracking.sent_api_key() is not null then
-    perform tracking.raise_error('invalid_api_key', 'The API key that was sent is not valid.');
-  end if;
-  perform tracking.raise_error('unauthenticated', 'Nobody is signed in, and no API key was sent.');
-end $$;
-comment on function tracking.refuse_nobody is 'Raises invalid_api_key or unauthenticated.';
-revoke execute on function tracking.refuse_nobody from public;
-
+-- Raises what is wrong with a batch as a whole.
 create function tracking.refuse_batch(payloads jsonb)
   returns void
   language plpgsql stable

@@ -383,7 +383,7 @@ declare
   v_build public.build_requests;
 begin
   if tracking.actor() is null then
-    perform tracking.raise_error('unauthenticated', 'A build is asked for by a person: sign in, or send an API key.');
+    perform tracking.refuse_nobody();
   elsif platform is null or platform not in ('ios', 'android') then
     perform tracking.raise_error('invalid_payload', 'platform is neither ios nor android.', 'Send "ios" or "android".');
   elsif coalesce(build_mode, '') !~ '\S' or length(build_mode) > 100 then
@@ -397,7 +397,7 @@ begin
   return v_build;
 end $$;
 comment on function public.request_build is
-  'Asks for a build of an app that the caller may build; answers with its row. Errors: unauthenticated, invalid_payload, no_permission.';
+  'Asks for a build of an app that the caller may build; answers with its row. Errors: unauthenticated, invalid_api_key, invalid_payload, no_permission.';
 revoke execute on function public.request_build from public, anon, authenticated, service_role;
 grant execute on function public.request_build to anon, authenticated;
 

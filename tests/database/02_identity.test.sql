@@ -142,7 +142,7 @@ from   (values
   ('as_local_acme_admin', $$'k', 'viewer', org_id => 'a0000000-0000-4000-8000-000000000001'$$,
    'PT403 no_permission', 'a key makes no other, though an admin''s'),
   ('as_local_revoked', $$'k', 'viewer', org_id => 'a0000000-0000-4000-8000-000000000001'$$,
-   'PT401 unauthenticated', 'a revoked one least of all'),
+   'PT401 invalid_api_key', 'a revoked one least of all'),
   ('nobody', $$'k', 'viewer', org_id => 'a0000000-0000-4000-8000-000000000001'$$,
    'PT401 unauthenticated', 'a key needs an owner'),
   ('service', $$'k', 'viewer', org_id => 'a0000000-0000-4000-8000-000000000001'$$,
@@ -218,7 +218,7 @@ from   (values
   ('bob@acme.test',       'PT403 no_permission', 'a viewer revokes no keys'),
   ('eve@evil.test',       'PT403 no_permission', 'nor does an outsider'),
   ('as_local_demo_app',   'PT403 no_permission', 'nor another key of the same owner'),
-  ('as_local_unknown',    'PT401 unauthenticated', 'nor an unknown one'),
+  ('as_local_unknown',    'PT401 invalid_api_key', 'nor an unknown one'),
   ('nobody',              'PT401 unauthenticated', 'nor nobody'),
   ('service',             '42501 permission denied for function revoke_api_key', 'nor the service role')
 ) as t (caller, refusal, promise), made as m

@@ -5,7 +5,7 @@ select plan(285);
 -- Everything that was ever raised or answered as an error.
 create temporary table raised (message text);
 
--- What an answer's error says, or null.
+-- What an RPC answers somebody, an error that was raised included.
 create function tests.sent(caller text, rpc text, payload jsonb)
   returns jsonb
   language plpgsql volatile

@@ -1,6 +1,6 @@
 -- Chapter 6: builds are asked for, end, and speak for themselves.
 begin;
-select plan(150);
+select plan(151);
 
 -- The events of a build, in the order of their ids.
 create function tests.story(build uuid)
@@ -56,6 +56,7 @@ from   (values
   ('as_local_demo_app',   $$'com.acme.app', 'ios'$$,            'PT403 no_permission', 'nor a key to another app'),
   ('ada@acme.test',       $$'com.none', 'ios'$$,                'PT403 no_permission', 'nor anybody for an app that is not there'),
   ('ada@acme.test',       $$null, 'ios'$$,                      'PT403 no_permission', 'or for none'),
+  ('as_local_revoked',    $$'com.acme.app', 'ios'$$,            'PT401 invalid_api_key', 'a revoked key asks for none'),
   ('nobody',              $$'com.acme.app', 'ios'$$,            'PT401 unauthenticated', 'nor nobody'),
   ('service',             $$'com.acme.app', 'ios'$$,            '42501 permission denied for function request_build', 'the service role asks in somebody''s name, in the table'),
   ('ada@acme.test',       $$'com.acme.app', 'windows'$$,        'PT400 invalid_payload', 'there are two platforms'),
