@@ -312,6 +312,17 @@ test('reconciliation from four connections and a builder that finishes the same 
   expect(await sql`select id from build_requests where lifecycle <> 'finished'`).toEqual([])
 })
 
+test('a build with times that no clock shows keeps no other from being reconciled', async () => {
+  const [late, ...absurd] = await insertBuilds(3)
+  await as(api, service, async (tx) => {
+    await updateBuilds(tx, [late!], { status: 'running', started_at: '2026-01-01' })
+    await updateBuilds(tx, [absurd[0]!], { status: 'running', started_at: '294276-12-31 23:59:59' })
+    await updateBuilds(tx, [absurd[1]!], { status: 'running', started_at: '4000-01-01 BC' })
+    expect(await tx`select * from tracking.reconcile_builds()`).toEqual([{ timed_out: '2', expired: '0' }])
+  })
+  expect(await endsOf(late!)).toEqual(['Build Timed Out'])
+})
+
 
 // Dead letters --------------------------------------------------------------------------------------------
 

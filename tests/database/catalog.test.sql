@@ -1,7 +1,7 @@
 -- What the catalog itself says: every function, table and grant, those of chapters yet to come included; and
 -- what still holds where a project has granted everything on its tables to its clients.
 begin;
-select plan(238);
+select plan(239);
 
 -- Whatever is ours.
 create temporary view functions as
@@ -52,6 +52,9 @@ select set_eq(
   'a function is volatile where it must be, and nowhere else');
 select is_empty(
   $$ select name from functions where prorettype = 'trigger'::regtype and provolatile <> 'v' $$, 'and triggers are');
+select is_empty(
+  $$ select p.proname from pg_proc as p where array_to_string(p.proconfig, ' ') ~ 'enable_\w+=off' and not 'jit=off' = any (p.proconfig) $$,
+  'a function that forbids the planner a way keeps jit off: what goes that way all the same is priced as if it took hours');
 select set_eq(
   $$ select f.name from functions as f where has_function_privilege('anon', f.oid, 'execute') or has_function_privilege('authenticated', f.oid, 'execute') $$,
   array[
