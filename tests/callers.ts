@@ -1,8 +1,9 @@
-import { createHmac, randomBytes } from 'node:crypto'
+import { createHmac } from 'node:crypto'
 import { createClient, type SupabaseClient } from '@supabase/supabase-js'
 import ws from 'ws'
 import { jwtSecret, publishableKey } from '../src/api.ts'
-import { callers, people, type Caller } from './matrix-model.ts'
+import { people } from './demo.ts'
+import { callers, type Caller } from './matrix-model.ts'
 import type { World } from './world.ts'
 
 /** supabase-js with the credentials that the caller's name promises. */
@@ -70,13 +71,6 @@ function sign(claims: object, secret: string | null = jwtSecret): string {
   const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString('base64url')
   const signed = `${encode({ alg: secret === null ? 'none' : 'HS256', typ: 'JWT' })}.${encode(claims)}`
   return `${signed}.${secret === null ? '' : createHmac('sha256', secret).update(signed).digest('base64url')}`
-}
-
-/** A new UUIDv7: the time in milliseconds, then random bits. */
-export function newEventId(at = Date.now()): string {
-  const random = randomBytes(10).toString('hex')
-  const hex = `${at.toString(16).padStart(12, '0')}7${random.slice(0, 3)}b${random.slice(4, 19)}`
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 }
 
 /** The time inside a UUIDv7. */

@@ -1,9 +1,8 @@
 import type { Sql, TransactionSql } from 'postgres'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { connect } from '../src/database.ts'
-import {
-  as, holderOf, nobody, orgs, people, person, service, trackEvent, trackEvents, uuidV7, type Answer, type Caller,
-} from './sessions.ts'
+import { orgs, people, uuidV7 } from './demo.ts'
+import { as, holderOf, nobody, person, service, trackEvent, trackEvents, type Answer, type Caller } from './sessions.ts'
 import { asLogin, cloneDatabase, templates, type Clone } from './world.ts'
 
 const CONNECTIONS = 50

@@ -3,7 +3,8 @@ import type { Sql } from 'postgres'
 import { expect, test, vi } from 'vitest'
 import { connect, localPassword } from '../src/database.ts'
 import { freePort, startPostgres, type PostgresServer } from '../src/postgres.ts'
-import { as, person, trackEvent, trackEvents, uuidV7 } from './sessions.ts'
+import { uuidV7 } from './demo.ts'
+import { as, person, trackEvent, trackEvents } from './sessions.ts'
 import { asLogin, furnish, temporaryFolder } from './world.ts'
 
 const CLIENTS = 16

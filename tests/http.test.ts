@@ -2,10 +2,9 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { publishableKey } from '../src/api.ts'
-import { callerNamed, newEventId, openClients, timeOf, withBoth, type Client } from './callers.ts'
-import {
-  apiKeys, apps, callers, orgs, people, seesApiKey, seesApp, seesEvent, seesOrg, type Caller,
-} from './matrix-model.ts'
+import { orgs, people, uuidV7 } from './demo.ts'
+import { callerNamed, openClients, timeOf, withBoth, type Client } from './callers.ts'
+import { apiKeys, apps, callers, seesApiKey, seesApp, seesEvent, seesOrg, type Caller } from './matrix-model.ts'
 import { createWorld, type World } from './world.ts'
 
 const everybody = callers.map((caller) => [caller.name, caller] as const)
@@ -33,7 +32,7 @@ describe('an error', () => {
       'An event of the service role needs a user_id, an org_id or an app.'],
     ['timestamp_invalid', 'ada', { event: 'E', timestamp: 'yesterday' }, 'timestamp is not an ISO 8601 time.'],
     ['timestamp_required', 'ada', { event: 'E', event_id: 'mine' }, 'The event_id is not a UUIDv7, and there is no timestamp.'],
-    ['timestamp_mismatch', 'ada', { event: 'E', event_id: newEventId(0), timestamp: '2026-01-01T00:00:00Z' },
+    ['timestamp_mismatch', 'ada', { event: 'E', event_id: uuidV7(0), timestamp: '2026-01-01T00:00:00Z' },
       'timestamp and the time inside event_id differ by more than 1 ms.'],
     ['timestamp_in_future', 'ada', { event: 'E', timestamp: '2999-01-01T00:00:00Z' }, 'The event is more than 24 hours ahead of the server.'],
     ['timestamp_out_of_range', 'ada', { event: 'E', timestamp: '1969-12-31T23:59:59Z' }, 'The event is from before 1970.'],
@@ -54,7 +53,7 @@ describe('an error', () => {
   })
 
   test('of one event in a batch is the same object, beside the others\' results', async () => {
-    const [id, forbidden] = [newEventId(), errors.find(([message]) => message === 'no_permission')!]
+    const [id, forbidden] = [uuidV7(), errors.find(([message]) => message === 'no_permission')!]
     const { code, hint } = await errorNamed('no_permission')
     const { status, data } = await as('eve').rpc('track_events', { v2: [forbidden[2], { event: 'Sound', event_id: id }] })
     expect({ status, data }).toEqual({ status: 200, data: {
@@ -92,7 +91,7 @@ describe('one event id', () => {
   beforeEach(() => world.sql`truncate events`)
 
   test('sent 50 times at once is one row and 50 ok', async () => {
-    const v2 = { event: 'Once', event_id: newEventId(), tracking_version: 2, org_id: orgs.acme }
+    const v2 = { event: 'Once', event_id: uuidV7(), tracking_version: 2, org_id: orgs.acme }
     const answers = await Promise.all(Array.from({ length: 50 }, () => as('ada').rpc('track_event', { v2 })))
     expect(answers.map(({ status, data }) => [status, data.status, data.event_id])).toEqual(Array(50).fill([200, 'ok', v2.event_id]))
     expect(answers.filter(({ data }) => !data.duplicate)).toHaveLength(1)
@@ -100,7 +99,7 @@ describe('one event id', () => {
   })
 
   test('sent at once by two people of an org is the first one\'s, and their own where they name no org', async () => {
-    const event_id = newEventId()
+    const event_id = uuidV7()
     const send = (name: string, org_id?: string) =>
       as(name).rpc('track_event', { v2: { event: 'Once', event_id, tracking_version: 2, org_id } })
     const answers = await Promise.all(['ada', 'bob', 'ada', 'bob'].map((name) => send(name, orgs.acme)))
@@ -329,13 +328,13 @@ describe.each(['chapters', 'all'] as const)('with the grants of %s', (grants) =>
     api_keys: { key: 'id', change: { revoked_at: null, expires_at: null, name: 'Changed' } },
     build_requests: { key: 'id', change: { status: 'cancelled' } },
   }
-  const own = newEventId()
+  const own = uuidV7()
 
   beforeAll(async () => {
     await world.sql`truncate events, build_requests`
     if (grants === 'all') await world.sql`grant all on all tables in schema public to anon, authenticated`
     for (const name of ['ada', 'bob', 'eve', 'nik', 'the key acme_admin']) {
-      const { data } = await as(name).rpc('track_event', { v2: { event: 'Mine', event_id: newEventId() } })
+      const { data } = await as(name).rpc('track_event', { v2: { event: 'Mine', event_id: uuidV7() } })
       expect(data.status).toBe('ok')
     }
     await as('ada').rpc('track_event', { v2: { event: 'Ours', event_id: own, tracking_version: 2, org_id: orgs.acme } })

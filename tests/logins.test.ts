@@ -2,7 +2,8 @@ import { randomBytes } from 'node:crypto'
 import type { Sql, TransactionSql } from 'postgres'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { connect } from '../src/database.ts'
-import { as, become, failureOf, orgs, people, person, trackEvent, uuidV7, type Caller } from './sessions.ts'
+import { orgs, people, uuidV7 } from './demo.ts'
+import { as, become, failureOf, person, trackEvent, type Caller } from './sessions.ts'
 import { asLogin, cloneDatabase, templates, type Clone } from './world.ts'
 
 // Somebody with an SQL login of their own can set any setting, the Data API's request.jwt.claims and

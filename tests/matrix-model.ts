@@ -1,6 +1,8 @@
 // What the demo world's callers may do, and what becomes of whatever they claim: the design, told a second time.
 // It knows nothing of the chapters' SQL, so where the two agree, both follow the design.
 
+import { orgs, people } from './demo.ts'
+
 export type Uuid = string
 /** How the API refuses; the message is compared where clients branch on it. */
 export type Answer = { status: number, code: string, message?: string }
@@ -18,20 +20,6 @@ export type Caller = {
   apps: string[]
   /** How the RPCs turn the caller away. */
   refused?: Answer
-}
-
-export const people = {
-  ada: '10000000-0000-4000-8000-000000000001',
-  bob: '10000000-0000-4000-8000-000000000002',
-  cyd: '10000000-0000-4000-8000-000000000003',
-  eve: '10000000-0000-4000-8000-000000000004',
-  nik: '10000000-0000-4000-8000-000000000005',
-}
-
-export const orgs = {
-  acme: 'a0000000-0000-4000-8000-000000000001',
-  evil: 'a0000000-0000-4000-8000-000000000002',
-  demo: '6f1d1f0e-5d0a-4c53-9a52-9d5a1f0b7a11',
 }
 
 /** The apps, each with the org that owns it. */

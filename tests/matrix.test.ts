@@ -18,11 +18,9 @@
 // with the very value that the database would put there. All inserts are made twice: under the chapters' grants, and
 // after `grant all on all tables in schema public to anon, authenticated`, when only the policy is left to refuse.
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { forEach, newEventId, openClients, timeOf, type Client } from './callers.ts'
-import {
-  apiKeys, apps, callers, insert, orgs, people, track,
-  type Answer, type Caller, type Claim, type Insert, type Named, type Outcome, type Row, type Uuid,
-} from './matrix-model.ts'
+import { orgs, people, uuidV7 } from './demo.ts'
+import { forEach, openClients, timeOf, type Client } from './callers.ts'
+import { apiKeys, apps, callers, insert, track, type Answer, type Caller, type Claim, type Insert, type Named, type Outcome, type Row, type Uuid } from './matrix-model.ts'
 import { createWorld, type World } from './world.ts'
 
 const unknown = 'a0000000-0000-4000-8000-0000000000ff'
@@ -102,8 +100,8 @@ describe.each(['chapters', 'all'] as const)('with the grants of %s, a direct ins
     const variants: Insert[] = [
       ...everyVersion.map((tracking_version) => ({ tracking_version })),
       ...namings(caller).map((named) => ({ named })),
-      { lie: { scope_id: newEventId() } },
-      { lie: { tags: { org_id: newEventId() } } },
+      { lie: { scope_id: uuidV7() } },
+      { lie: { tags: { org_id: uuidV7() } } },
     ]
     const cases = product(everyOrg, everyApp, variants)
       .filter(([org_id, app_id]) => org_id !== '' && app_id !== '')
@@ -126,14 +124,14 @@ function claims(caller: Caller, claimed: string | undefined, version: number | s
 }
 
 function trackCase(caller: Caller, claim: Claim): Case {
-  const id = newEventId()
+  const id = uuidV7()
   const { app_id, ...rest } = claim
   const sent = { event: 'Claimed', event_id: id, ...rest, tags: { app_id, org_id: orgs.evil } }
   return { id, sent, expected: track(caller, claim) }
 }
 
 function insertCase(caller: Caller, claim: Insert, grants: 'chapters' | 'all'): Case {
-  const id = newEventId()
+  const id = uuidV7()
   const { named, lie, ...rest } = claim
   const actor = named?.column === 'actor_id' ? named.value : caller.actor
   const sent = {

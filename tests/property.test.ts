@@ -2,8 +2,9 @@ import fc from 'fast-check'
 import type { Sql, TransactionSql } from 'postgres'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { publishableKey } from '../src/api.ts'
+import { orgs, people, uuidV7 } from './demo.ts'
 import { anyJson, anyPayload, everyFieldOfEveryType } from './json.ts'
-import { become, holderOf, nobody, orgs, people, person, service, uuidV7, type ApiError, type Caller } from './sessions.ts'
+import { become, holderOf, nobody, person, service, type ApiError, type Caller } from './sessions.ts'
 import { createWorld, type World } from './world.ts'
 
 // What is sent may be anything. fast-check prints the seed and the path of what fails.

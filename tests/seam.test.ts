@@ -1,7 +1,7 @@
 import type { SupabaseClient } from '@supabase/supabase-js'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { runFile } from '../src/database.ts'
-import { people, uuidV7 } from './sessions.ts'
+import { people, uuidV7 } from './demo.ts'
 import { createWorld, type World } from './world.ts'
 
 // A project with accounts, members and products of its own runs the pipeline on them: it replaces the functions

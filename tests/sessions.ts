@@ -1,21 +1,4 @@
-import { randomBytes } from 'node:crypto'
 import type { Sql, TransactionSql } from 'postgres'
-
-/** The demo world's people. */
-export const people = {
-  ada: '10000000-0000-4000-8000-000000000001',
-  bob: '10000000-0000-4000-8000-000000000002',
-  cyd: '10000000-0000-4000-8000-000000000003',
-  eve: '10000000-0000-4000-8000-000000000004',
-  nik: '10000000-0000-4000-8000-000000000005',
-}
-
-/** The demo world's organizations. */
-export const orgs = {
-  acme: 'a0000000-0000-4000-8000-000000000001',
-  evil: 'a0000000-0000-4000-8000-000000000002',
-  demo: '6f1d1f0e-5d0a-4c53-9a52-9d5a1f0b7a11',
-}
 
 /** A request's credentials, as the Data API tells the database of them. */
 export type Caller = {
@@ -69,13 +52,6 @@ export async function trackEvent(tx: TransactionSql, payload: unknown): Promise<
 export async function trackEvents(tx: TransactionSql, payloads: unknown): Promise<BatchAnswer> {
   const [row] = await tx<{ answer: BatchAnswer }[]>`select track_events(${JSON.stringify(payloads)}::text::jsonb) as answer`
   return row!.answer
-}
-
-/** Makes a UUIDv7 that carries a time. */
-export function uuidV7(at: Date = new Date()): string {
-  const hex = at.getTime().toString(16).padStart(12, '0') + '7' + randomBytes(2).toString('hex').slice(1) +
-    (8 + Math.floor(Math.random() * 4)).toString(16) + randomBytes(8).toString('hex').slice(1)
-  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }
 
 /** Runs work that must fail, and gives the error that Postgres raised. */
