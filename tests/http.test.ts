@@ -257,7 +257,7 @@ describe('an API key', () => {
 
   test.each([
     ['the publishable key alone', 401, 'unauthenticated'],
-    ['the key revoked', 401, 'unauthenticated'],
+    ['the key revoked', 401, 'invalid_api_key'],
   ] as const)('is not made by %s', async (caller, status, message) => {
     await expectNoNewKey(caller, { name: 'mine', role: 'admin', org_id: orgs.acme }, status, message)
   })
@@ -309,7 +309,7 @@ describe('a build', () => {
     ['eve', 403, 'no_permission'],
     ['the key demo_app', 403, 'no_permission'],
     ['the publishable key alone', 401, 'unauthenticated'],
-    ['the key expired', 401, 'unauthenticated'],
+    ['the key expired', 401, 'invalid_api_key'],
   ] as const)('of Acme\'s app is refused to %s, by the function and by the table', async (caller, status, message) => {
     const asked = await as(caller).rpc('request_build', { app_id: 'com.acme.app', platform: 'ios' })
     expect([asked.status, asked.error?.message]).toEqual([status, message])
