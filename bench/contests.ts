@@ -162,7 +162,7 @@ export async function growthContest(ring: Ring, rows: number): Promise<Contest> 
   const [, grown] = singleContenders(ring, 'grown')
   await fill(await ring.furnish('grown'), rows)
   return {
-    name: `track_event as the log grows`,
+    name: 'track_event as the log grows',
     unit: 'events/s',
     contenders: [
       { ...empty, name: 'into an empty log' },

@@ -45,7 +45,7 @@ create index build_requests_unfinished on public.build_requests (updated_at) whe
 
 comment on table public.build_requests is 'Builds that were asked for, and how far they are. Each change of status that matters is an event.';
 comment on column public.build_requests.owner_org is 'The organization that owns the app; set by the database.';
-comment on column public.build_requests.requested_by is 'Who asked for the build: the actor of its events; set by the database, for the service role by itself.';
+comment on column public.build_requests.requested_by is 'Who asked for the build: the actor of its events; set by the database, where the service role does not name somebody.';
 comment on column public.build_requests.platform is 'ios or android.';
 comment on column public.build_requests.build_mode is 'Such as release or debug.';
 comment on column public.build_requests.status is 'pending, running, or one of the ends: succeeded, failed, timed_out, cancelled, expired, released.';
