@@ -266,7 +266,8 @@ revoke execute on function tracking.refuse_batch from public;
 --   {"results": [{"result": "ok" | "duplicate" | "drop", "event_id", "warnings", "error"}, …],
 --    "accepted": n, "duplicates": n, "dropped": n}
 -- Security definer: the caller's rights are asked once for each claim here, not once for each row. The
--- window in `judged` leaves the rows in the order of their ids, and they are written in it, so that two batches with the same events cannot deadlock.
+-- window in `judged` leaves the rows in the order of their ids, and they are written in it, so that two
+-- batches with the same events cannot deadlock.
 -- One plan serves all batches, so it must suit large ones: no nested loops but where nothing else goes. As
 -- Postgres prices those that stay at 1e10, it would compile every call for seconds, were jit not off.
 create function tracking.record_events(payloads jsonb)
