@@ -6,7 +6,7 @@ export default defineConfig({
     globalSetup: ['tests/setup.ts'],
     // Every file has a database of its own, all in one Postgres: more files at once would only wait for it.
     maxWorkers: 2,
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    testTimeout: 90_000,
+    hookTimeout: 120_000,
   },
 })

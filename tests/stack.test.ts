@@ -278,7 +278,8 @@ function run(command: string, args: string[], settings?: Settings): Run {
     ACTORSCOPE_DATA_DIR: settings.dataDir,
     DATABASE_URL: '',
   }
-  const child = spawn(command, args, { cwd: projectDir, env: { ...process.env, ...environment }, detached: true })
+  const plain = { FORCE_COLOR: undefined, NO_COLOR: '1' }
+  const child = spawn(command, args, { cwd: projectDir, env: { ...process.env, ...plain, ...environment }, detached: true })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk) => { output += chunk })
   let ended = false
@@ -289,7 +290,7 @@ function run(command: string, args: string[], settings?: Settings): Run {
     process: child,
     exited,
     output: () => output,
-    prints: (text) => expect.poll(() => output, { timeout: 20_000 }).toMatch(text),
+    prints: (text) => expect.poll(() => output, { timeout: 60_000 }).toMatch(text),
     interrupt,
   }
 }
