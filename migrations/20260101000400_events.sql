@@ -85,6 +85,199 @@ comment on table tracking.events_default is 'Events outside the months that have
 alter table tracking.events_default enable row level security;
 
 
+-- Kinds of events -----------------------------------------------------------------------------------
+-- A project may declare its events: which tags each has, and which values those may take. What is declared
+-- here binds whatever comes through the RPCs, and clients' direct inserts; builds speak for themselves.
+
+-- Whether this declares tags: {"step": "string", "duration_ms?": "integer", "platform": ["ios", "android"]}.
+create function tracking.are_tag_types(tags jsonb)
+  returns boolean
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return jsonb_typeof(tags) = 'object' and not exists (
+    select
+    from   jsonb_each(tags) as t (name, type)
+    where  rtrim(t.name, '?') = ''
+    or     not case jsonb_typeof(t.type)
+      when 'string' then t.type in ('"string"', '"number"', '"integer"', '"boolean"', '"json"')
+      when 'array' then t.type <> '[]' and not jsonb_path_exists(t.type, 'strict $[*] ? (@.type() <> "string")')
+      else false
+    end
+  );
+end $$;
+comment on function tracking.are_tag_types is
+  'True for an object of tags by name ("?" at the end: may be left out), each string, number, integer, boolean, json, or an array of the strings it may be.';
+revoke execute on function tracking.are_tag_types from public;
+
+create table tracking.event_types (
+  event       text primary key,
+  channel     text,
+  icon        text,
+  scope       text  not null default 'org',
+  description text,
+  tags        jsonb not null default '{}',
+  mode        text  not null default 'warn',
+  constraint event_type_is_named check (btrim(event, E'* \t\n\r\f\x0b') <> '' and length(event) <= 200),
+  constraint scope_is_actor_org_or_app check (scope in ('actor', 'org', 'app')),
+  constraint tags_have_types check (tracking.are_tag_types(tags)),
+  constraint mode_is_off_warn_or_enforce check (mode in ('off', 'warn', 'enforce'))
+);
+comment on table tracking.event_types is 'The kinds of events that the project has declared. An event of no kind is not looked at.';
+comment on column tracking.event_types.event is 'The name of the event; one that ends in * stands for all that begin so, the longest first.';
+comment on column tracking.event_types.channel is 'The channel that clients send it in.';
+comment on column tracking.event_types.icon is 'The icon that clients send with it.';
+comment on column tracking.event_types.scope is 'Whom it is about: actor, org or app.';
+comment on column tracking.event_types.description is 'What it tells, in a sentence.';
+comment on column tracking.event_types.tags is 'Its tags and their types, as tracking.are_tag_types has them; app_id, app-id and org_id need no entry.';
+comment on column tracking.event_types.mode is
+  'What becomes of an event with other tags: off, recorded; warn, recorded with a warning in the answer; enforce, refused with invalid_tags.';
+alter table tracking.event_types enable row level security;
+
+-- Looks an event up among the kinds, and says what is wrong with its tags: {mode, sentence, …}, or null where
+-- nothing is. A tag that is null counts as absent.
+-- Security definer: clients may not read the kinds.
+create function tracking.faults_in_tags(event text, tags jsonb)
+  returns text[]
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_name   constant text := faults_in_tags.event;
+  v_type   tracking.event_types;
+  v_faults text[];
+begin
+  select t.* into v_type from tracking.event_types as t where t.event = v_name;
+  if not found then
+    select t.* into v_type
+    from   tracking.event_types as t
+    where  right(t.event, 1) = '*'
+    and    starts_with(v_name, left(t.event, -1))
+    order  by length(t.event) desc
+    limit  1;
+  end if;
+  if coalesce(v_type.mode, 'off') = 'off' then
+    return null;
+  end if;
+  v_faults := array(
+    select format('The tag "%s" of "%s" %s.', left(f.name, 100), v_name, f.fault)
+    from   (
+      select s.name, case
+               when d.type is null then 'is unknown'
+               when jsonb_typeof(d.type) = 'array' then
+                 case when jsonb_typeof(s.value) <> 'string' or not d.type @> s.value
+                      then format('is none of %s', left(btrim(d.type::text, '[]'), 500)) end
+               when d.type = '"integer"' then
+                 case when jsonb_typeof(s.value) <> 'number' or s.value::numeric % 1 <> 0 then 'is not an integer' end
+               when d.type <> '"json"' and to_jsonb(jsonb_typeof(s.value)) <> d.type then format('is not a %s', d.type ->> 0)
+             end as fault
+      from   jsonb_each(faults_in_tags.tags) as s (name, value),
+             lateral (select case when right(s.name, 1) <> '?' then coalesce(v_type.tags -> s.name, v_type.tags -> (s.name || '?')) end) as d (type)
+      where  s.name not in ('app_id', 'app-id', 'org_id')
+      and    (s.value <> 'null' or d.type is null)
+      union  all
+      select d.name, 'is missing'
+      from   jsonb_object_keys(v_type.tags) as d (name)
+      where  right(d.name, 1) <> '?'
+      and    coalesce(faults_in_tags.tags -> d.name, 'null') = 'null'
+    ) as f
+    where  f.fault is not null
+    order  by f.name
+    limit  10
+  );
+  return case when v_faults <> '{}' then v_type.mode || v_faults end;
+end $$;
+comment on function tracking.faults_in_tags is
+  'Null where the tags are as the kind of the event has them, or the event has no kind; else {mode of the kind, a sentence for each fault, ten at most}.';
+revoke execute on function tracking.faults_in_tags from public;
+grant execute on function tracking.faults_in_tags to anon, authenticated;
+
+-- The first fault in a catalog, as a sentence; or null.
+create function tracking.fault_in_catalog(catalog jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if jsonb_typeof(catalog) is distinct from 'object' then
+    return 'A catalog is an object of kinds of events by name.';
+  end if;
+  return (
+    select format('%s: %s.', to_json(left(f.name, 100)), f.fault)
+    from   (
+      select d.name, case
+               when btrim(d.name, E'* \t\n\r\f\x0b') = '' or length(d.name) > 200 then 'a name is 1 to 200 characters, not blank'
+               when jsonb_typeof(d.type) <> 'object' then 'a kind of event is an object'
+               when d.type - '{channel,icon,scope,description,tags}'::text[] <> '{}' then 'the fields are channel, icon, scope, description and tags'
+               when jsonb_path_exists(d.type - 'tags', '$.* ? (@.type() <> "string")') then 'channel, icon, scope and description are strings'
+               when d.type ->> 'scope' not in ('actor', 'org', 'app') then 'scope is actor, org or app'
+               when not tracking.are_tag_types(coalesce(d.type -> 'tags', '{}'))
+                 then 'tags are string, number, integer, boolean, json, or an array of the strings that they may be'
+             end as fault
+      from   jsonb_each(catalog) as d (name, type)
+    ) as f
+    where  f.fault is not null
+    order  by f.name
+    limit  1
+  );
+end $$;
+comment on function tracking.fault_in_catalog is 'What is wrong with a catalog of kinds of events, as a sentence; null where nothing is.';
+revoke execute on function tracking.fault_in_catalog from public;
+
+-- Declares kinds of events: the catalog that the TypeScript client is given, as JSON. With a mode, all of them
+-- get it; without, each keeps the one it has, and a new one warns. Pruning takes away what the catalog lacks.
+create function tracking.push_event_types(catalog jsonb, mode text default null, prune boolean default false)
+  returns table (event text, change text)
+  language plpgsql volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_fault text := tracking.fault_in_catalog(catalog);
+begin
+  if v_fault is not null then
+    perform tracking.raise_error('invalid_catalog', v_fault);
+  elsif push_event_types.mode not in ('off', 'warn', 'enforce') then
+    perform tracking.raise_error('invalid_catalog', format('%L is not a mode: off, warn or enforce.', left(push_event_types.mode, 20)));
+  end if;
+  lock table tracking.event_types in share row exclusive mode;
+  return query
+    with declared as (
+      select d.name, d.type ->> 'channel' as channel, d.type ->> 'icon' as icon, coalesce(d.type ->> 'scope', 'org') as scope,
+             d.type ->> 'description' as description, coalesce(d.type -> 'tags', '{}') as tags,
+             coalesce(push_event_types.mode, t.mode, 'warn') as mode, t as before
+      from   jsonb_each(catalog) as d (name, type)
+      left   join tracking.event_types as t on t.event = d.name
+    ),
+    pushed as (
+      insert into tracking.event_types as t (event, channel, icon, scope, description, tags, mode)
+      select d.name, d.channel, d.icon, d.scope, d.description, d.tags, d.mode
+      from   declared as d
+      on     conflict on constraint event_types_pkey do update
+        set (channel, icon, scope, description, tags, mode) =
+            (excluded.channel, excluded.icon, excluded.scope, excluded.description, excluded.tags, excluded.mode)
+      returning t as after
+    ),
+    pruned as (
+      delete from tracking.event_types as t
+      where  prune
+      and    not catalog ? t.event
+      returning t.event
+    )
+    select (p.after).event, case when d.before is null then 'added' when d.before = p.after then 'unchanged' else 'changed' end
+    from   pushed as p
+    join   declared as d on d.name = (p.after).event
+    union  all
+    select r.event, 'removed' from pruned as r
+    order  by 1;
+end $$;
+comment on function tracking.push_event_types is
+  'Declares kinds of events: {name: {channel, icon, scope, description, tags}}; answers added, changed, unchanged or removed for each. Errors: invalid_catalog.';
+revoke execute on function tracking.push_event_types from public;
+grant execute on function tracking.push_event_types to service_role;
+
+
 -- Who may write -------------------------------------------------------------------------------------
 -- The policy is the rule. The column grants are a second line: Supabase's default privileges, and the
 -- "grant all" that many projects run, undo them, and nothing opens to clients when they are undone. The
@@ -116,6 +309,7 @@ create policy "people write events as themselves, for what they may read" on pub
       when org_id is not null then org_id in (select org.readable())
       else true
     end
+    and coalesce((tracking.faults_in_tags(event, tags))[1] <> 'enforce', true)
   );
 
 -- No policy lets anybody change or delete a row; and nobody whom policies bind may empty the table.
@@ -141,6 +335,69 @@ create policy "people read the events of their orgs and apps, and their own" on 
       and (select tracking.api_key()) is null
     )
   );
+
+
+-- Reading on ----------------------------------------------------------------------------------------
+
+-- Says what has been committed since it was last asked, under the caller's rights, each event once. The cursor
+-- is a snapshot: what it did not see is new, however late it committed. What is too much for one answer is
+-- cut at a position between two snapshots.
+create function public.read_events(after jsonb default null, max_events integer default 500)
+  returns jsonb
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_seen   pg_snapshot;
+  v_now    pg_snapshot;
+  v_txid   xid8;
+  v_id     uuid;
+  v_events public.events[];
+begin
+  begin
+    v_seen := coalesce((after ->> 'seen')::pg_snapshot, pg_current_snapshot());
+    v_now := coalesce((after ->> 'until')::pg_snapshot, pg_current_snapshot());
+    v_txid := coalesce((after ->> 'txid')::xid8, '0');
+    v_id := coalesce((after ->> 'event_id')::uuid, '00000000-0000-0000-0000-000000000000');
+  exception when invalid_text_representation then
+    perform tracking.raise_error('invalid_payload', 'after is not a cursor of read_events.', 'Send the cursor of the last answer, or none.');
+  end;
+  if max_events is null or max_events not between 1 and 1000 then
+    perform tracking.raise_error('invalid_payload', 'max_events is not between 1 and 1000.', 'Ask for fewer events; the cursor leads to the rest.');
+  end if;
+
+  v_events := array(
+    select e
+    from   (
+      (select e.* from public.events as e
+       where  e.txid >= pg_snapshot_xmax(v_seen)
+       and    pg_visible_in_snapshot(e.txid, v_now)
+       and    (e.txid, e.event_id) > (v_txid, v_id)
+       order  by e.txid, e.event_id
+       limit  max_events)
+      union all
+      (select e.* from public.events as e
+       where  e.txid = any (array(select pg_snapshot_xip(v_seen)))
+       and    pg_visible_in_snapshot(e.txid, v_now)
+       and    (e.txid, e.event_id) > (v_txid, v_id)
+       order  by e.txid, e.event_id
+       limit  max_events)
+      order  by txid, event_id
+      limit  max_events
+    ) as e
+  );
+  return jsonb_build_object(
+    'cursor', case
+      when cardinality(v_events) < max_events then jsonb_build_object('seen', v_now)
+      else jsonb_build_object('seen', v_seen, 'until', v_now,
+        'txid', (v_events[max_events]).txid, 'event_id', (v_events[max_events]).event_id)
+    end,
+    'events', to_jsonb(v_events));
+end $$;
+comment on function public.read_events is
+  'Events that the caller may read and that were committed since a cursor: {cursor, events}, in the order of transactions. Without a cursor it begins now. Errors: invalid_payload.';
+revoke execute on function public.read_events from public, anon, authenticated, service_role;
+grant execute on function public.read_events to anon, authenticated, service_role;
 
 -- migrate:down
 -- Chapters are not undone: drop the schemas instead.

@@ -283,6 +283,7 @@ declare
   v_service  constant boolean := tracking.is_service();
   v_now      constant timestamptz := date_trunc('milliseconds', clock_timestamp());
   v_first_id constant text := tracking.new_event_id(v_now); -- ids made now differ by their place in the batch
+  v_typed    constant boolean := exists (select from tracking.event_types as t where t.mode <> 'off');
   v_actor    uuid;
   v_api_key  uuid;
   v_answer   jsonb;
@@ -300,7 +301,7 @@ begin
   end if;
 
   with sent as materialized (
-    select t.n, t.payload, t.occurred_at,
+    select t.n, t.payload, t.occurred_at, t.tag_faults,
            coalesce(t.payload ->> 'tracking_version', '1') as version,
            coalesce(t.payload ->> 'org_id', '') as org_id,
            coalesce(t.payload ->> 'user_id', '') as user_id,
@@ -328,6 +329,7 @@ begin
              when jsonb_typeof(t.payload -> 'nonPersonTags') not in ('object', 'null') then array['invalid_payload', 'nonPersonTags is not an object.']
              when octet_length(concat(t.tags - 'org_id', t.context)) > 32768 then array['payload_too_large', 'tags and nonPersonTags take more than 32 KB.']
              when t.occurred_at > now() + interval '24 hours' then array['timestamp_in_future', 'The event is more than 24 hours ahead of the server.']
+             when t.tag_faults[1] = 'enforce' then array['invalid_tags', t.tag_faults[2]]
              when t.payload ?| '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}' then tracking.fault_in_rare_fields(t.payload, t.occurred_at, t.v7 is not null)
            end as fault
     from   (
@@ -337,7 +339,9 @@ begin
              coalesce(
                tracking.event_time(v.v7),
                date_trunc('milliseconds', tracking.parse_time(v.payload ->> 'timestamp')),
-               v_now) as occurred_at
+               v_now) as occurred_at,
+             case when v_typed then tracking.faults_in_tags(v.payload ->> 'event',
+               case when jsonb_typeof(v.payload -> 'tags') = 'object' then v.payload -> 'tags' else '{}' end) end as tag_faults
       from   (
         select s.n, s.payload, tracking.uuid_v7_in(s.payload ->> 'event_id') as v7
         from   jsonb_array_elements(payloads) with ordinality as s (payload, n)
@@ -354,7 +358,7 @@ begin
            ) as a (actor_id, group_id, group_app, claim_fault, warnings)
   ),
   judged as materialized (
-    select s.n, s.payload, s.version, s.occurred_at, s.event_id,
+    select s.n, s.payload, s.version, s.occurred_at, s.event_id, s.tag_faults[2:] as tag_warnings,
            c.actor_id, c.group_id as org_id, c.group_app as app_id, c.warnings, c.org_tag,
            coalesce(c.group_id, c.actor_id) as scope_id,
            console.asked as console,
@@ -401,6 +405,7 @@ begin
            end as result,
            case when j.fault is null then
              j.warnings
+             || j.tag_warnings
              || tracking.warnings_for(nullif(j.payload - '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}'::text[], '{}'))
              || case when j.console then tracking.broadcast_to_console(j.org_id, j.app_id, j.payload) end
            end as warnings

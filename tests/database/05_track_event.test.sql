@@ -1,6 +1,6 @@
 -- Chapter 5: a payload in, a row out. Each payload goes in by track_event and, the same again, by track_events.
 begin;
-select plan(285);
+select plan(351);
 
 -- Everything that was ever raised or answered as an error.
 create temporary table raised (message text);
@@ -641,6 +641,126 @@ update api_keys set last_used_at = null;
 select is(tests.sent('as_local_revoked', 'track_event', '{"event": "Used"}') #>> '{error,message}', 'invalid_api_key', 'a refused key is not used');
 select is((select count(last_used_at) from api_keys), 0::bigint, 'at all');
 delete from events;
+
+
+-- Kinds of events
+
+select results_eq(
+  $$ select event, change from tracking.push_event_types($c${
+    "Report Exported": {"channel": "reports", "icon": "📄", "scope": "org", "tags": {"format": ["csv", "pdf"], "rows?": "integer", "took?": "number", "by_mail?": "boolean", "title?": "string", "query?": "json"}},
+    "step-*": {"scope": "actor", "tags": {"n": "integer"}},
+    "step-by-step-*": {"scope": "actor"},
+    "Old": {"scope": "app", "description": "No longer sent."}}$c$, 'enforce') $$,
+  $$ values ('Old', 'added'), ('Report Exported', 'added'), ('step-*', 'added'), ('step-by-step-*', 'added') $$,
+  'a project declares its kinds of events');
+select is(
+  tests.sent('ada@acme.test', 'track_event', jsonb_build_object('event', t.event, 'tags', t.tags, 'tracking_version', 2)) #>> '{error,details}', t.detail, t.promise)
+from   (values
+  ('Report Exported', '{"format": "csv"}'::jsonb, null, 'tags as declared are recorded'),
+  ('Report Exported', '{"format": "pdf", "rows": 3, "took": 0.5, "by_mail": true, "title": "", "query": [{}]}', null, 'of every type'),
+  ('Report Exported', '{"format": "pdf", "rows": 3.0, "took": 1e300, "query": null, "title": null}', null, 'one that may be left out may be null, and 3.0 is an integer'),
+  ('Report Exported', '{"format": "pdf", "app_id": "com.acme.app", "org_id": "x"}', null, 'the app and the org need no declaration'),
+  ('Report Exported', '{"format": "pdf", "app-id": "com.acme.app"}', null, 'in either spelling'),
+  ('Report Exported', '{"format": "xls"}', 'The tag "format" of "Report Exported" is none of "csv", "pdf".', 'a value outside its enum is refused'),
+  ('Report Exported', '{"format": ["csv"]}', 'The tag "format" of "Report Exported" is none of "csv", "pdf".', 'in an array as well'),
+  ('Report Exported', '{"format": 1}', 'The tag "format" of "Report Exported" is none of "csv", "pdf".', 'or of another type'),
+  ('Report Exported', '{}', 'The tag "format" of "Report Exported" is missing.', 'a tag that must be there is asked for'),
+  ('Report Exported', null, 'The tag "format" of "Report Exported" is missing.', 'also where there are no tags'),
+  ('Report Exported', '{"format": null}', 'The tag "format" of "Report Exported" is missing.', 'null is nothing'),
+  ('Report Exported', '{"format": "csv", "colour": "red"}', 'The tag "colour" of "Report Exported" is unknown.', 'an unknown tag is refused'),
+  ('Report Exported', '{"format": "csv", "colour": null}', 'The tag "colour" of "Report Exported" is unknown.', 'null as it may be'),
+  ('Report Exported', '{"format": "csv", "rows?": 1}', 'The tag "rows?" of "Report Exported" is unknown.', 'the mark belongs to the declaration, not to the name'),
+  ('Report Exported', '{"format": "csv", "rows": 3.5}', 'The tag "rows" of "Report Exported" is not an integer.', 'a wrong type is refused: part of a row'),
+  ('Report Exported', '{"format": "csv", "rows": "3"}', 'The tag "rows" of "Report Exported" is not an integer.', 'a number in a string'),
+  ('Report Exported', '{"format": "csv", "took": false}', 'The tag "took" of "Report Exported" is not a number.', 'no number'),
+  ('Report Exported', '{"format": "csv", "by_mail": "true"}', 'The tag "by_mail" of "Report Exported" is not a boolean.', 'no boolean'),
+  ('Report Exported', '{"format": "csv", "title": {}}', 'The tag "title" of "Report Exported" is not a string.', 'no string'),
+  ('step-one', '{"n": 1}', null, 'a name with * stands for all that begin so'),
+  ('step-one', '{"n": "1"}', 'The tag "n" of "step-one" is not an integer.', 'and binds them'),
+  ('step-by-step-one', '{}', null, 'the longest goes first'),
+  ('step-by-step-one', '{"n": 1}', 'The tag "n" of "step-by-step-one" is unknown.', 'and alone'),
+  ('report exported', '{"colour": "red"}', null, 'an event of no kind is not looked at')
+) as t (event, tags, detail, promise);
+select is(
+  tests.sent('service', 'track_event', '{"event": "step-one", "user_id": "10000000-0000-4000-8000-000000000001"}') #>> '{error}',
+  '{"code": "PT400", "hint": "Send the tags that the kind of event has; tracking.event_types holds them.", "details": "The tag \"n\" of \"step-one\" is missing.", "message": "invalid_tags"}',
+  'the service role is bound as well');
+select is(
+  tests.results(tests.sent('ada@acme.test', 'track_events', '[{"event": "step-one"}, {"event": "step-one", "tags": {"n": 1}}, {"event": ""}, {"event": "Free", "tags": {"n": "x"}}]')),
+  'invalid_tags ok missing_event ok', 'one bad event does not fail the others');
+select is(
+  tests.outcome(t.caller, format('select tests.insert_event(%L)', jsonb_build_object('scope_id', tests.person('ada@acme.test'), 'event', 'step-one', 'tags', t.tags))), t.outcome, t.promise)
+from   (values
+  ('ada@acme.test', '{}'::jsonb, '42501 new row violates row-level security policy for table "events"', 'a direct insert is bound as well'),
+  ('ada@acme.test', '{"n": 1}', 'inserted', 'and free to do right')) as t (caller, tags, outcome, promise);
+select is(tests.outcome('ada@acme.test', 'select count(*) from tracking.event_types'), '42501 permission denied for table event_types', 'clients do not read the kinds');
+delete from events;
+
+select results_eq(
+  $$ select event, change from tracking.push_event_types('{"Report Exported": {"tags": {"format": ["csv"], "rows?": "integer"}}, "step-*": {"scope": "actor", "tags": {"n": "integer"}}, "New": {}}', prune => true) $$,
+  $$ values ('New', 'added'), ('Old', 'removed'), ('Report Exported', 'changed'), ('step-*', 'unchanged'), ('step-by-step-*', 'removed') $$,
+  'a catalog is pushed again: what changed, what did not, and what it lacks');
+select results_eq(
+  $$ select event, scope, mode from tracking.event_types order by event $$,
+  $$ values ('New', 'org', 'warn'), ('Report Exported', 'org', 'enforce'), ('step-*', 'actor', 'enforce') $$, 'each keeps its mode, and a new one warns');
+select is(
+  tests.sent('ada@acme.test', 'track_event', '{"event": "New", "colour": 1, "tags": {"a": 1, "b": 2}}') -> 'warnings',
+  '["The tag \"a\" of \"New\" is unknown.", "The tag \"b\" of \"New\" is unknown.", "The field \"colour\" was ignored: it is unknown."]',
+  'a warning for each fault, where the kind warns');
+select is(
+  jsonb_array_length(tests.sent('ada@acme.test', 'track_event', jsonb_build_object('event', 'New', 'tags', (select jsonb_object_agg(n, n) from generate_series(1, 20) as n))) -> 'warnings'),
+  10, 'ten at most');
+select is(count(*), 2::bigint, 'and the events are recorded') from events;
+select lives_ok($$ select * from tracking.push_event_types('{"step-1": {}}', 'off') $$, 'a kind may be off');
+delete from events;
+select is(tests.told('ada@acme.test', '{"event": "step-1", "tags": {"x": 1}}'), 'by ada', 'an event of such a kind is not looked at, whatever a shorter name says');
+delete from tracking.event_types;
+
+create function tests.pushed(catalog jsonb, mode text default null)
+  returns text
+  language plpgsql volatile
+as $$
+declare
+  v_detail text;
+begin
+  perform * from tracking.push_event_types(catalog, mode);
+  return 'pushed';
+exception when others then
+  get stacked diagnostics v_detail = pg_exception_detail;
+  insert into raised values (SQLERRM);
+  return SQLERRM || ' ' || v_detail;
+end $$;
+select is(tests.pushed(t.catalog, t.mode), 'invalid_catalog ' || t.detail, t.promise)
+from   (values
+  (null::jsonb, null, 'A catalog is an object of kinds of events by name.', 'no catalog is not one'),
+  ('[]', null, 'A catalog is an object of kinds of events by name.', 'nor is an array'),
+  ('{" ": {}}', null, '" ": a name is 1 to 200 characters, not blank.', 'a kind has a name'),
+  ('{"*": {}}', null, '"*": a name is 1 to 200 characters, not blank.', 'more than a star'),
+  ('{"E": 1}', null, '"E": a kind of event is an object.', 'and is an object'),
+  ('{"E": {"colour": 1}}', null, '"E": the fields are channel, icon, scope, description and tags.', 'with these fields'),
+  ('{"E": {"icon": 1}}', null, '"E": channel, icon, scope and description are strings.', 'of these types'),
+  ('{"E": {"scope": null}}', null, '"E": channel, icon, scope and description are strings.', 'null is none'),
+  ('{"E": {"scope": "team"}}', null, '"E": scope is actor, org or app.', 'and scopes'),
+  ('{"E": {"tags": []}}', null, '"E": tags are string, number, integer, boolean, json, or an array of the strings that they may be.', 'tags are an object'),
+  ('{"E": {"tags": {"t": "text"}}}', null, '"E": tags are string, number, integer, boolean, json, or an array of the strings that they may be.', 'of types'),
+  ('{"E": {"tags": {"t": []}}}', null, '"E": tags are string, number, integer, boolean, json, or an array of the strings that they may be.', 'an enum is not empty'),
+  ('{"E": {"tags": {"t": ["a", 1]}}}', null, '"E": tags are string, number, integer, boolean, json, or an array of the strings that they may be.', 'and has strings'),
+  ('{"E": {"tags": {"?": "string"}}}', null, '"E": tags are string, number, integer, boolean, json, or an array of the strings that they may be.', 'and a tag has a name'),
+  ('{"E": {"tags": {"t": null}}}', null, '"E": tags are string, number, integer, boolean, json, or an array of the strings that they may be.', 'and a type'),
+  ('{"E": {}}', 'strict', '''strict'' is not a mode: off, warn or enforce.', 'there are three modes')
+) as t (catalog, mode, detail, promise);
+select is_empty('select from tracking.event_types', 'and nothing of it is kept');
+select is(tests.outcome(c, 'select count(*) from tracking.push_event_types(''{}'')'), '42501 permission denied for function push_event_types', c || ' declares nothing') from unnest(array['ada@acme.test', 'as_local_acme_admin', 'nobody']) as c;
+
+
+-- Reading on
+
+select is(tests.outcome('ada@acme.test', 'select read_events() - ''cursor'''), '{"events": []}', 'without a cursor, reading begins now');
+select is(
+  tests.outcome('ada@acme.test', format('select read_events(%L)', t.after)),
+  'PT400 invalid_payload', format('%s is no cursor', t.after))
+from   (values ('{"seen": 1}'), ('{"seen": "3:1:"}'), ('{"seen": "a"}'), ('{"txid": "x"}'), ('{"event_id": "x"}')) as t (after);
+select is(tests.outcome('ada@acme.test', format('select read_events(null, %s)', n)), 'PT400 invalid_payload', format('%s events are refused', n)) from unnest(array['0', '1001', 'null']) as n;
 
 
 -- The rate limit, which counts by the clock's minute: not started where the minute is about to end.
