@@ -1,7 +1,7 @@
 import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Sql } from 'postgres'
-import { batchContest, buildContest, bulkContest, growthContest, singleContest } from './contests.ts'
+import { batchContest, buildContest, bulkContest, catalogContest, growthContest, singleContest } from './contests.ts'
 import { measure, type Contest, type Measurement } from './measure.ts'
 import { startRing, type Ring } from './ring.ts'
 
@@ -10,7 +10,7 @@ const usage = `npm run bench -- [options]
 Measures the write path against the bare database, in one run: each contest's contenders take turns, and every
 figure is the median of the rounds. Needs pgbench on the PATH (Debian: apt-get install postgresql-15).
 
-  --only NAME         one contest: single, batch, build, bulk or growth (default: all but growth)
+  --only NAME         one contest: single, batch, catalog, build, bulk or growth (default: all but growth)
   --rounds N          rounds of each contest (default 5)
   --rows N            rows that the log of the contest growth holds beforehand (default 1000000)
   --supa-audit PATH   the SQL of supa_audit, to set it beside the build triggers
@@ -53,11 +53,12 @@ async function chooseContests(ring: Ring): Promise<Contest[]> {
   const contests: Record<string, () => Contest[] | Promise<Contest[]>> = {
     single: () => [singleContest(ring)],
     batch: () => [1, 10, 100, 1000].map((size) => batchContest(ring, size)),
+    catalog: () => [1, 100].map((size) => catalogContest(ring, size)),
     build: () => [buildContest(ring)],
     bulk: () => [bulkContest(ring)],
     growth: async () => [await growthContest(ring, Number(options.rows))],
   }
-  const names = options.only ? [options.only] : ['single', 'batch', 'build', 'bulk']
+  const names = options.only ? [options.only] : ['single', 'batch', 'catalog', 'build', 'bulk']
   const chosen: Contest[] = []
   for (const name of names) {
     const make = contests[name]

@@ -46,6 +46,38 @@ function singleContenders(ring: Ring, database: string): [Contender, Contender] 
   ]
 }
 
+/** What it costs that the project has declared its kinds of events: one event, or a batch, with none, off, warn and enforce. */
+export function catalogContest(ring: Ring, size: number): Contest {
+  const batch = JSON.stringify(Array.from({ length: size }, () => payload))
+  const call = size === 1 ? 'public.track_event((:payload)::jsonb)' : `public.track_events('${batch}')`
+  const run = async (mode: string | null) => {
+    await ring.sql`delete from tracking.event_types`
+    if (mode) await ring.sql`select from tracking.push_event_types(${ring.sql.json(declaredKinds())}, ${mode})`
+    await ring.sql`analyze tracking.event_types`
+    const tps = await ring.fight({
+      script: `begin;\n${asAda}\nselect ${call};\ncommit;\n`, login: 'authenticator', transactions: size === 1 ? 2000 : 120,
+      ...size === 1 && { protocol: 'prepared', variables: { payload: JSON.stringify(payload) } },
+    })
+    await ring.sql`delete from tracking.event_types`
+    return tps * size
+  }
+  return {
+    name: `${size === 1 ? 'one event' : `batches of ${size}`}, with a catalog`,
+    unit: 'events/s',
+    contenders: [null, 'off', 'warn', 'enforce'].map((mode) => ({ name: mode ?? 'no catalog', run: () => run(mode) })),
+  }
+}
+
+/** The kind of the recorded payload, among 49 others. */
+function declaredKinds() {
+  const kind = {
+    channel: 'cli-usage', scope: 'app',
+    tags: { command_path: 'string', flags: 'string', flags_count: 'integer', positional_arg_count: 'integer' },
+  }
+  const others = Array.from({ length: 49 }, (_, n) => [`Kind ${n}${n % 5 === 0 ? ' *' : ''}`, kind])
+  return { ...Object.fromEntries(others), 'CLI Command Invoked': kind }
+}
+
 /** `track_events` against `copy` of as many rows in a transaction, into the same table. */
 export function batchContest(ring: Ring, size: number): Contest {
   const transactions = { 1: 2000, 10: 600, 100: 120, 1000: 14 }[size] ?? 10
