@@ -61,7 +61,6 @@ insert into tracking.errors (message, code, hint) values
   ('missing_org_id',               'PT400', 'Send "org_id", or name an app that the caller may read in tags.app_id.'),
   ('unsupported_tracking_version', 'PT400', 'Send tracking_version 2, or leave it out for version 1.'),
   ('invalid_tags',                 'PT400', 'Send the tags that the kind of event has; tracking.event_types holds them.'),
-  ('invalid_catalog',              'PT400', 'Declare each kind of event as {channel, icon, scope, description, tags}.'),
   ('timestamp_invalid',            'PT400', 'Send ISO 8601 with an offset, such as 2026-11-05T09:30:00.123Z.'),
   ('timestamp_required',           'PT400', 'Send "timestamp" with an event_id that is not a UUIDv7, or make the id a UUIDv7, which carries its time.'),
   ('timestamp_mismatch',           'PT400', 'Leave "timestamp" out: a UUIDv7 carries its own time.'),

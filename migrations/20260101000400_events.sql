@@ -234,12 +234,16 @@ create function tracking.push_event_types(catalog jsonb, mode text default null,
 as $$
 #variable_conflict use_column
 declare
-  v_fault text := tracking.fault_in_catalog(catalog);
+  v_fault constant text := case
+    when push_event_types.mode not in ('off', 'warn', 'enforce') then format('%L is not a mode: off, warn or enforce.', left(push_event_types.mode, 20))
+    else tracking.fault_in_catalog(catalog)
+  end;
 begin
   if v_fault is not null then
-    perform tracking.raise_error('invalid_catalog', v_fault);
-  elsif push_event_types.mode not in ('off', 'warn', 'enforce') then
-    perform tracking.raise_error('invalid_catalog', format('%L is not a mode: off, warn or enforce.', left(push_event_types.mode, 20)));
+    raise invalid_parameter_value using
+      message = 'invalid_catalog',
+      detail = v_fault,
+      hint = 'Declare each kind of event as {channel, icon, scope, description, tags}.';
   end if;
   lock table tracking.event_types in share row exclusive mode;
   return query
@@ -273,7 +277,7 @@ begin
     order  by 1;
 end $$;
 comment on function tracking.push_event_types is
-  'Declares kinds of events: {name: {channel, icon, scope, description, tags}}; answers added, changed, unchanged or removed for each. Errors: invalid_catalog.';
+  'Declares kinds of events: {name: {channel, icon, scope, description, tags}}; answers added, changed, unchanged or removed for each. Errors: invalid_catalog (22023).';
 revoke execute on function tracking.push_event_types from public;
 grant execute on function tracking.push_event_types to service_role;
 

@@ -17,6 +17,7 @@ const as = (name: string): Client => clients.get(callerNamed(name))!
 beforeAll(async () => {
   world = await createWorld()
   clients = await openClients(world)
+  await world.sql`select from tracking.push_event_types('{"Typed": {"tags": {"n": "integer"}}}', 'enforce')`
 })
 afterAll(() => world.close())
 
@@ -42,6 +43,7 @@ describe('an error', () => {
       `The caller may not read the organization ${orgs.acme}.`],
     ['Forbidden', 'eve', { event: 'E', tracking_version: 2, org_id: orgs.acme, notifyConsole: true },
       `The caller may not read the organization ${orgs.acme}.`],
+    ['invalid_tags', 'ada', { event: 'Typed', tags: { n: '1' } }, 'The tag "n" of "Typed" is not an integer.'],
     ['payload_too_large', 'ada', { event: 'E', tags: hugeTags }, 'tags and nonPersonTags take more than 32 KB.'],
   ]
 

@@ -26,7 +26,6 @@ select set_eq(
     ('missing_org_id',               'PT400'),
     ('unsupported_tracking_version', 'PT400'),
     ('invalid_tags',                 'PT400'),
-    ('invalid_catalog',              'PT400'),
     ('timestamp_invalid',            'PT400'),
     ('timestamp_required',           'PT400'),
     ('timestamp_mismatch',           'PT400'),

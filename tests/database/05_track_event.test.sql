@@ -727,10 +727,9 @@ begin
   return 'pushed';
 exception when others then
   get stacked diagnostics v_detail = pg_exception_detail;
-  insert into raised values (SQLERRM);
-  return SQLERRM || ' ' || v_detail;
+  return SQLSTATE || ' ' || SQLERRM || ' ' || v_detail;
 end $$;
-select is(tests.pushed(t.catalog, t.mode), 'invalid_catalog ' || t.detail, t.promise)
+select is(tests.pushed(t.catalog, t.mode), '22023 invalid_catalog ' || t.detail, t.promise)
 from   (values
   (null::jsonb, null, 'A catalog is an object of kinds of events by name.', 'no catalog is not one'),
   ('[]', null, 'A catalog is an object of kinds of events by name.', 'nor is an array'),
