@@ -1,6 +1,8 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { App } from '@supabase/lite'
+import { answerPreflight, openToPages } from './cors.ts'
 import { portInUse } from './errors.ts'
+import { functionsPath, startFunctions, type Functions } from './functions.ts'
 import { connectLite, currentRequest, type CurrentRequest } from './postgrest.ts'
 
 /** The local project's keys: fixed, and harmless, since they open nothing but a stack on this machine. */
@@ -8,7 +10,7 @@ export const publishableKey = 'sb_publishable_actorscope_local'
 export const secretKey = 'sb_secret_actorscope_local'
 export const jwtSecret = 'super-secret-jwt-token-with-at-least-32-characters-long'
 
-/** A running Data and Auth API. */
+/** A running Data and Auth API, with the edge functions. */
 export type Api = {
   /** What supabase-js is given. */
   readonly url: string
@@ -24,8 +26,9 @@ export type ApiOptions = {
 }
 
 /**
- * Serves Supabase's Data API (`/rest/v1`) and Auth API (`/auth/v1`) over a database, on 127.0.0.1 alone.
- * They are @supabase/lite's, corrected where PostgREST does otherwise. Requests without a key are refused.
+ * Serves Supabase's Data API (`/rest/v1`), Auth API (`/auth/v1`) and the edge functions (`/functions/v1`) over a
+ * database, on 127.0.0.1 alone. The two APIs are @supabase/lite's, corrected where PostgREST does otherwise; they
+ * refuse requests without a key.
  *
  * @throws {StackError} `port_in_use`.
  */
@@ -36,12 +39,20 @@ export async function startApi(options: ApiOptions): Promise<Api> {
     api: { enabled: true, schemas: ['public'] },
     auth: { enabled: true, publishable_key: publishableKey, secret_key: secretKey, jwt_secret: jwtSecret },
   })
-  const server = createServer((incoming, outgoing) => void serve(app, incoming, outgoing))
+  const url = `http://127.0.0.1:${options.port}`
+  const services = { app, functions: startFunctions({ url, publishableKey }) }
+  const running = new Set<Promise<void>>()
+  const server = createServer((incoming, outgoing) => {
+    const served = serve(services, incoming, outgoing).finally(() => running.delete(served))
+    running.add(served)
+  })
   await listen(server, options).catch(async (error: unknown) => { await connection.close(); throw error })
   return {
-    url: `http://127.0.0.1:${options.port}`,
+    url,
     stop: async () => {
       await new Promise((done) => { server.close(done); server.closeAllConnections() })
+      // A request that is still at the database holds a connection, which would be waited for without an end.
+      await Promise.allSettled(running)
       await connection.close()
     },
   }
@@ -56,31 +67,36 @@ function listen(server: Server, { port, portVariable }: ApiOptions): Promise<voi
   })
 }
 
-async function serve(app: App, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+type Services = { app: App, functions: Functions }
+
+async function serve(services: Services, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
   try {
-    const answer = await respond(app, incoming)
+    const headers = readHeaders(incoming)
+    const answer = answerPreflight(incoming.method ?? '', headers) ?? openToPages(await respond(services, incoming, headers))
     outgoing.writeHead(answer.status, Object.fromEntries(answer.headers))
     outgoing.end(Buffer.from(await answer.arrayBuffer()))
   } catch (error) {
+    if (incoming.destroyed) return // whoever asked has gone
     console.error('The API failed at', incoming.method, incoming.url, error)
     outgoing.writeHead(500).end()
   }
 }
 
-async function respond(app: App, incoming: IncomingMessage): Promise<Response> {
+async function respond({ app, functions }: Services, incoming: IncomingMessage, headers: Headers): Promise<Response> {
   const body = await readBody(incoming)
   const { method = 'GET' } = incoming
   const url = parseUrl(incoming)
-  if (!url || !/^\/(rest|auth)\/v1\//.test(url.pathname)) return invalidPath()
-  const headers = readHeaders(incoming)
+  if (method === 'TRACE') return badMethod(method)
+  if (!url || !/^\/(rest|auth|functions)\/v1\//.test(url.pathname)) return invalidPath()
+  const request = (content: string | Buffer) => new Request(url, {
+    method, headers, ...(method === 'GET' || method === 'HEAD' ? {} : { body: content }) })
+  if (url.pathname.startsWith(functionsPath)) return functions(request(body))
   if (url.pathname.startsWith('/rest/') && hasBadToken(headers)) return badToken()
   const json = bodyAsJson(headers, body)
   if (json === null) return invalidJson()
-  const request: CurrentRequest = {
+  const current: CurrentRequest = {
     method, path: url.pathname.slice('/rest/v1'.length), headers: Object.fromEntries(headers), json }
-  const bodiless = method === 'GET' || method === 'HEAD'
-  const init = { method, headers, ...(bodiless ? {} : { body: json ?? new Uint8Array(body) }) }
-  return currentRequest.run(request, () => app.fetch(new Request(url, init)))
+  return currentRequest.run(current, () => app.fetch(request(json ?? body)))
 }
 
 async function readBody(incoming: IncomingMessage): Promise<Buffer> {
@@ -130,6 +146,7 @@ function bodyAsJson(headers: Headers, body: Buffer): string | null | undefined {
 
 const refuse = (status: number, code: string, message: string): Response =>
   Response.json({ code, details: null, hint: null, message }, { status })
+const badMethod = (method: string) => refuse(405, 'PGRST117', `Unsupported HTTP method: ${method}`)
 const invalidPath = () => refuse(404, 'PGRST125', 'Invalid path specified in request URL')
 const invalidJson = () => refuse(400, 'PGRST102', 'Empty or invalid json')
 const badToken = () => refuse(401, 'PGRST301', 'Expected 3 parts in JWT')

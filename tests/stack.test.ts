@@ -9,7 +9,7 @@ import { connect, migrate, standIn } from '../src/database.ts'
 import { freePort, isRunning, startPostgres } from '../src/postgres.ts'
 import { projectDir, readSettings, type Settings } from '../src/settings.ts'
 import { startStack, type Stack } from '../src/stack.ts'
-import { asLogin, cloneDatabase, temporaryFolder } from './world.ts'
+import { asLogin, cloneDatabase, createWorld, temporaryFolder } from './world.ts'
 
 const cleanups: (() => Promise<unknown> | unknown)[] = []
 afterEach(async () => {
@@ -136,6 +136,18 @@ describe('the stack', () => {
     const databaseUrl = `postgres://postgres@127.0.0.1:${await freePort()}/postgres`
     await expect(startStack({ ...(await freshSettings()), databaseUrl }, () => {})).rejects.toMatchObject({ code: 'database_unusable' })
   })
+})
+
+test('the API stops while requests are at the database', async () => {
+  const world = await createWorld()
+  const ada = await world.signIn('ada@acme.test')
+  let isAsking = true
+  const asking = Promise.all(Array.from({ length: 4 }, async () => { while (isAsking) await ada.rpc('read_events') }))
+  expect((await ada.rpc('read_events')).status).toBe(200)
+  await world.close()
+  expect(await answers('127.0.0.1', Number(new URL(world.api.url).port))).toBe(false)
+  isAsking = false
+  await asking
 })
 
 describe('settings', () => {
