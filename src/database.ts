@@ -96,7 +96,7 @@ export async function refuseOutdated(sql: Sql): Promise<void> {
     select obj_description(to_regnamespace('dbmate'), 'pg_namespace') as digest`
   if (noted?.digest && noted.digest !== await chaptersDigest()) {
     throw new StackError('data_outdated', 'The chapters in migrations/ have changed since this database was made. ' +
-      'Empty it with npm run reset (a DATABASE_URL of your own: make a new database).')
+      'Empty its folder (npm run reset), or make a new database where DATABASE_URL names one of your own.')
   }
 }
 

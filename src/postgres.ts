@@ -172,7 +172,7 @@ async function refuseOtherVersion(data: string): Promise<void> {
   const version = (await readFile(join(data, 'PG_VERSION'), 'utf8').catch(() => 'nothing of Postgres')).trim()
   if (version === MAJOR) return
   throw new StackError('data_unusable', `${data} holds data of version ${version}, and this is Postgres ${MAJOR}. ` +
-    'Empty it with npm run reset, or set ACTORSCOPE_DATA_DIR to another folder.')
+    'Empty it (npm run reset), or set ACTORSCOPE_DATA_DIR to another folder.')
 }
 
 // Postgres removes the lock of a dead server itself, unless another program has got its process id since.
@@ -189,7 +189,7 @@ async function releaseLock(data: string): Promise<void> {
 }
 
 function dataInUse(data: string, pid: number): StackError {
-  return new StackError('data_in_use', `Another Postgres (process ${pid}) uses ${data}: does npm start run already? ` +
+  return new StackError('data_in_use', `Another Postgres (process ${pid}) uses ${data}: does npm start or actorscope up run already? ` +
     'Stop it, or set ACTORSCOPE_DATA_DIR to another folder.')
 }
 
