@@ -1,3 +1,5 @@
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import type { TestProject } from 'vitest/node'
 import { connect, localPassword, runFile } from '../src/database.ts'
 import { freePort, startPostgres, type PostgresServer } from '../src/postgres.ts'
@@ -11,7 +13,7 @@ declare module 'vitest' {
   }
 }
 
-/** Starts the Postgres that all tests share, and makes the templates that their databases are cloned from. */
+/** Builds the package, starts the Postgres that all tests share, and makes the templates that their databases are cloned from. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const folder = await temporaryFolder()
   let server: PostgresServer | undefined
@@ -27,7 +29,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
       parameters: { max_connections: '300', fsync: 'off', full_page_writes: 'off' },
     })
     const serverUrl = `postgres://postgres:${localPassword}@127.0.0.1:${server.port}/postgres`
-    await makeTemplates(serverUrl)
+    await Promise.all([makeTemplates(serverUrl), promisify(execFile)(process.execPath, ['build.mjs'])])
     project.provide('serverUrl', serverUrl)
   } catch (error) {
     await teardown()
