@@ -222,9 +222,12 @@ class Sender {
   }
 
   private accept(piece: Item[], answer: Answer): Reject[] {
-    const { results } = answer.body as Partial<Results>
+    const { results } = (answer.body ?? {}) as Partial<Results>
     if (results?.length !== piece.length) throw new TrackingError('unexpected_answer', {
-      status: answer.status, details: 'The API did not answer for every event.', hint: 'Is it an Actorscope installation? See actorscope doctor.' })
+      status: answer.status,
+      details: 'The API did not answer for every event.',
+      hint: 'Is it an Actorscope installation? See actorscope doctor.',
+    })
     this.failures = 0
     this.size = Math.min(this.largest, this.size * 2)
     return piece.flatMap((item, index) => this.take(item, results[index] ?? { result: 'drop' }))

@@ -36,24 +36,28 @@ export async function readChapters(): Promise<Chapter[]> {
 }
 
 function parseChapter(file: string, text: string): Chapter {
-  const all = (pattern: RegExp) => [...text.matchAll(pattern)].map(([, ...groups]) => groups.map((group) => group ?? ''))
+  /** What the groups of a pattern matched, each time that it did. */
+  const all = (pattern: RegExp) => [...text.matchAll(pattern)].map(([, a = '', b = '', c = '']) => [a, b, c] as const)
   return {
     version: /\d+/.exec(file)?.[0] ?? file,
     file,
-    functions: all(/^create function ([\w.]+)\s*\([^]*?^as \$\$([^]*?)\$\$/gm).map(([name = '', body = '']) => ({ name, body })),
-    tables: all(/^create (?:unlogged )?table ([\w.]+)/gm).map(([name = '']) => name),
-    policies: all(/^ *create policy "([^"]+)" on ([\w.]+)/gm).map(([name = '', table = '']) => ({ name, table })),
-    grants: all(/^grant ([^;]+?) on (?!schema )(?:function )?([^;]+?) to ([^;]+);/gm).flatMap(([what = '', on = '', to = '']) =>
-      words(on).flatMap((object) => words(to).flatMap((role) => privilegesIn(what).map((granted) => ({ object, role, ...granted }))))),
-    jobs: all(/^ *perform (cron\.schedule\('([^']+)'[^;]*\));/gm).map(([call = '', name = '']) => ({ name, statement: `select ${call}` })),
+    functions: all(/^create function ([\w.]+)\s*\([^]*?^as \$\$([^]*?)\$\$/gm).map(([name, body]) => ({ name, body })),
+    tables: all(/^create (?:unlogged )?table ([\w.]+)/gm).map(([name]) => name),
+    policies: all(/^ *create policy "([^"]+)" on ([\w.]+)/gm).map(([name, table]) => ({ name, table })),
+    grants: all(/^grant ([^;]+?) on (?!schema )(?:function )?([^;]+?) to ([^;]+);/gm)
+      .flatMap(([privileges, objects, roles]) => grantsIn(privileges, objects, roles)),
+    jobs: all(/^ *perform (cron\.schedule\('([^']+)'[^;]*\));/gm)
+      .map(([call, name]) => ({ name, statement: `select ${call}` })),
   }
 }
 
-function privilegesIn(text: string): Pick<Grant, 'privilege' | 'column'>[] {
-  return [...text.matchAll(/(\w+)\s*(?:\(([^)]*)\))?/g)].flatMap(([, name = '', columns]) => {
+function grantsIn(privileges: string, objects: string, roles: string): Grant[] {
+  const granted = [...privileges.matchAll(/(\w+)\s*(?:\(([^)]*)\))?/g)].flatMap(([, name = '', columns]) => {
     const privilege = name.toUpperCase()
     return columns === undefined ? [{ privilege }] : words(columns).map((column) => ({ privilege, column }))
   })
+  return words(objects).flatMap((object) => words(roles).flatMap((role) =>
+    granted.map((one) => ({ object, role, ...one }))))
 }
 
 const words = (text: string): string[] => text.split(',').map((word) => word.trim())

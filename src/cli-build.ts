@@ -17,7 +17,7 @@ actorscope build status 7d0a… --watch && ./publish.sh`))
     .addCommand(statusCommand(cli))
 }
 
-type Build = { id: string, app_id: string, platform: string, build_mode: string, status: string, last_error: string | null } & Record<string, unknown>
+type Build = { id: string, status: string, last_error: string | null } & Record<string, unknown>
 type RequestOptions = ApiOptions & { platform: string, mode: string, watch?: boolean, every: number }
 type StatusOptions = ApiOptions & { watch?: boolean, every: number }
 
@@ -26,7 +26,9 @@ Exit codes:
   0 it succeeded, or has not ended   1 it ended otherwise, or the command was refused   2 the flags make no sense
 `
 
-const everyOption = () => new Option('--every <time>', 'how often to look, with --watch').argParser(duration).default(2000, '2s')
+function everyOption(): Option {
+  return new Option('--every <time>', 'how often to look, with --watch').argParser(duration).default(2000, '2s')
+}
 
 function requestCommand(cli: Cli): Command {
   const command = new Command('request')
@@ -41,7 +43,8 @@ actorscope build request com.acme.app --platform ios
 actorscope build request com.acme.app --platform android --mode debug --watch`) + exitCodes)
   return withApi(command).action(async (app: string, options: RequestOptions) => {
     const api = await openApi(cli, options)
-    const build = await api.rpc<Build>('request_build', { app_id: app, platform: options.platform, build_mode: options.mode })
+    const { platform, mode } = options
+    const build = await api.rpc<Build>('request_build', { app_id: app, platform, build_mode: mode })
     await cli.terminal.print(options.json ? jsonLine(build) : build.id)
     if (options.watch) await follow(cli, api, build.id, options, build)
   })
@@ -61,6 +64,8 @@ actorscope build status 0b1a6d0c-3a52-4c0e-9a43-6f0f3a1f6f11 --watch && ./publis
   })
 }
 
+const underWay = ['pending', 'running']
+
 /** Prints a build's status, and with `watch` each one that follows, until it has ended; the exit code says how. */
 async function follow(cli: Cli, api: DataApi, id: string, options: StatusOptions, known?: Build): Promise<void> {
   let before = known?.status
@@ -68,7 +73,7 @@ async function follow(cli: Cli, api: DataApi, id: string, options: StatusOptions
     const build = await read(api, id)
     if (build.status !== before) await cli.terminal.print(options.json ? jsonLine(build) : statusLine(build, cli))
     before = build.status
-    const isUnderWay = build.status === 'pending' || build.status === 'running'
+    const isUnderWay = underWay.includes(build.status)
     if (!isUnderWay && build.status !== 'succeeded') process.exitCode = 1
     if (!isUnderWay || !options.watch) return
     await sleep(options.every, undefined, { signal: cli.interrupted })
@@ -83,6 +88,6 @@ async function read(api: DataApi, id: string): Promise<Build> {
 }
 
 function statusLine({ status, last_error }: Build, { terminal: { colors } }: Cli): string {
-  const color = status === 'succeeded' ? colors.green : status === 'pending' || status === 'running' ? colors.cyan : colors.red
+  const color = status === 'succeeded' ? colors.green : underWay.includes(status) ? colors.cyan : colors.red
   return last_error ? `${color(status)}  ${visible(last_error)}` : color(status)
 }

@@ -24,7 +24,7 @@ function pushCommand(cli: Cli): Command {
     .description('give the database a catalog: an ES module\'s default, "catalog" or "events" export, or JSON')
     .argument('[module]', 'the file')
     .option('--families', 'with the families of events that come with Actorscope (actorscope/catalog)')
-    .addOption(new Option('--mode <mode>', 'what becomes of events with other tags (default: as it is, and warn for new ones)')
+    .addOption(new Option('--mode <mode>', 'what becomes of events with other tags (default: as is; warn for new ones)')
       .choices(['off', 'warn', 'enforce']))
     .option('--prune', 'take away what the catalog does not have')
     .option('--dry-run', 'say what would change, and change nothing')
@@ -40,7 +40,8 @@ Exit codes:
 `)
   return withCommon(command).action(async (path: string | undefined, options: Options) => {
     if (path === undefined && !options.families) command.error('error: name the module of a catalog, or --families')
-    const catalog = { ...(options.families && await loadFamilies()), ...(path !== undefined && await loadCatalog(path)) }
+    const families = options.families ? await loadFamilies() : {}
+    const catalog = { ...families, ...(path !== undefined && await loadCatalog(path)) }
     const { withDatabase } = await import('./cli-database.ts')
     const changes = await withDatabase(cli, options, (sql) => push(sql, catalog, options))
     for (const change of changes) await show(change, options, cli.terminal)
@@ -83,11 +84,16 @@ async function loadModule(path: string): Promise<unknown> {
 }
 
 function unreadable(path: string, cause: unknown): TrackingError {
-  const { code, message } = cause as { code?: string, message?: string }
-  const hint = code === 'ERR_UNKNOWN_FILE_EXTENSION' ? 'This Node does not run TypeScript: compile the module, or set NODE_OPTIONS="--import tsx".'
-    : code === 'ERR_MODULE_NOT_FOUND' || code === 'ENOENT' ? 'Name a file, relative to where you are.'
-      : 'It must be an ES module that runs in Node, or JSON.'
-  return new TrackingError('module_unreadable', { details: `${path} cannot be loaded: ${message ?? String(cause)}.`, hint, cause })
+  const { code = '', message = String(cause) } = cause as { code?: string, message?: string }
+  const hint = loadingHints[code] ?? 'It must be an ES module that runs in Node, or JSON.'
+  return new TrackingError('module_unreadable', { details: `${path} cannot be loaded: ${message}.`, hint, cause })
+}
+
+const elsewhere = 'Name a file, relative to where you are.'
+const loadingHints: Record<string, string> = {
+  ENOENT: elsewhere,
+  ERR_MODULE_NOT_FOUND: elsewhere,
+  ERR_UNKNOWN_FILE_EXTENSION: 'This Node does not run TypeScript: compile it, or set NODE_OPTIONS="--import tsx".',
 }
 
 /** A row of tracking.push_event_types. */
@@ -97,8 +103,9 @@ async function push(sql: Sql, catalog: object, { mode, prune = false, dryRun }: 
   const undo = new Error('A dry run.')
   let changes: Change[] = []
   await sql.begin(async (tx) => {
+    const json = JSON.stringify(catalog)
     changes = [...await tx<Change[]>`
-      select event, change from tracking.push_event_types(${JSON.stringify(catalog)}::text::jsonb, ${mode ?? null}, ${prune})`]
+      select event, change from tracking.push_event_types(${json}::text::jsonb, ${mode ?? null}, ${prune})`]
     if (dryRun) throw undo
   }).catch((error: unknown) => {
     if (error !== undo) throw error

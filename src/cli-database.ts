@@ -10,7 +10,9 @@ import { TrackingError } from './tracking-error.ts'
  * @throws {TrackingError} `setting_missing`, `setting_invalid`; `connection_failed`, where nothing answers or the login
  *   is refused; the database's own codes.
  */
-export async function withDatabase<T>(cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>): Promise<T> {
+export async function withDatabase<T>(
+  cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>,
+): Promise<T> {
   const databaseUrl = readDatabaseUrl(options, cli.environment)
   const sql = postgres(databaseUrl, {
     max: 1, onnotice: () => {}, connect_timeout: 10, connection: { application_name: 'actorscope' },
@@ -47,7 +49,8 @@ function toTrackingError(error: unknown): unknown {
   if (!(error instanceof postgres.PostgresError)) return error
   const { code, message, detail, hint } = error
   if (/^[a-z]+(_[a-z]+)+$/.test(message)) return new TrackingError(message, { details: detail, hint, cause: error })
-  return new TrackingError(code, { details: [message, detail].filter(Boolean).join('. '), hint: hint ?? hints[code], cause: error })
+  const details = [message, detail].filter(Boolean).join('. ')
+  return new TrackingError(code, { details, hint: hint ?? hints[code], cause: error })
 }
 
 const notInstalled = 'Apply the chapters in migrations/; actorscope doctor says which are missing.'

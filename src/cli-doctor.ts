@@ -3,7 +3,7 @@ import { openApi } from './cli-api.ts'
 import { examples, withApi, type ApiOptions, type Cli } from './cli-options.ts'
 import { withoutSecrets } from './cli-settings.ts'
 import type { DataApi } from './data-api.ts'
-import type { Finding } from './doctor.ts'
+import { error, ok, type Finding, type Result } from './finding.ts'
 import { jsonLine, visible, type Terminal } from './terminal.ts'
 import { TrackingError } from './tracking-error.ts'
 
@@ -31,7 +31,7 @@ Exit codes:
 }
 
 async function* findings(cli: Cli, options: ApiOptions): AsyncGenerator<Finding> {
-  yield* await ofTheDatabase(cli, options).catch((error: unknown) => [failed('connection', error)])
+  yield* await ofTheDatabase(cli, options).catch((cause: unknown) => [failed('connection', cause)])
   yield await ofTheApi(cli, options)
   yield* ofTheCredentials(cli, options)
 }
@@ -39,17 +39,18 @@ async function* findings(cli: Cli, options: ApiOptions): AsyncGenerator<Finding>
 async function ofTheDatabase(cli: Cli, options: ApiOptions): Promise<Finding[]> {
   const { withDatabase } = await import('./cli-database.ts')
   const { examine } = await import('./doctor.ts')
-  return withDatabase(cli, options, async (sql, name) => [{ check: 'connection', verdict: 'ok', finding: name }, ...await examine(sql)])
+  return withDatabase(cli, options, async (sql, name) =>
+    [{ check: 'connection', verdict: 'ok', finding: name }, ...await examine(sql)])
 }
 
 /** The Data API with the publishable key alone: whether it answers, shows the log, and whether the key is one. */
 async function ofTheApi(cli: Cli, options: ApiOptions): Promise<Finding> {
   return tryOut('Data API', cli, { ...options, email: undefined }, {}, async (api) => {
     await api.select('events', { select: 'event_id', limit: '0' })
-    if (!await isSecret(api)) return { verdict: 'ok', finding: `${api.access.url} shows the log, and knows the publishable key` }
-    return {
-      verdict: 'error', finding: 'the publishable key is a secret one: whoever is given it may do anything',
-      fix: 'Set ACTORSCOPE_PUBLISHABLE_KEY to the publishable key; where others have seen this one, replace it.' }
+    const { url } = api.access
+    if (!await isSecret(api)) return ok(`${url} shows the log, and knows the publishable key`)
+    return error('the publishable key is a secret one: whoever is given it may do anything',
+      'Set ACTORSCOPE_PUBLISHABLE_KEY to the publishable key; where others have seen this one, replace it.')
   })
 }
 
@@ -59,13 +60,13 @@ async function* ofTheCredentials(cli: Cli, options: ApiOptions): AsyncGenerator<
   const { email = ACTORSCOPE_EMAIL, ...noEmail } = options
   if (ACTORSCOPE_SECRET_KEY) {
     yield await tryOut('secret key', cli, noEmail, { ACTORSCOPE_SECRET_KEY }, async (api) => (await isSecret(api)
-      ? { verdict: 'ok', finding: 'it is the service role\'s' }
-      : { verdict: 'error', finding: 'it is accepted, but is no secret key', fix: 'Set ACTORSCOPE_SECRET_KEY to a secret key of the project.' }))
+      ? ok('it is the service role\'s')
+      : error('it is accepted, but is no secret key', 'Set ACTORSCOPE_SECRET_KEY to a secret key of the project.')))
   }
   // A batch of nothing asks who is calling, and writes nothing.
-  const call = async (api: DataApi): Promise<Omit<Finding, 'check'>> => {
+  const call = async (api: DataApi) => {
     await api.rpc('track_events', { v2: [] })
-    return { verdict: 'ok', finding: 'it may track events' }
+    return ok('it may track events')
   }
   if (ACTORSCOPE_API_KEY) yield await tryOut('API key', cli, noEmail, { ACTORSCOPE_API_KEY }, call)
   if (ACTORSCOPE_ACCESS_TOKEN) yield await tryOut('access token', cli, noEmail, { ACTORSCOPE_ACCESS_TOKEN }, call)
@@ -74,29 +75,28 @@ async function* ofTheCredentials(cli: Cli, options: ApiOptions): AsyncGenerator<
 
 /** Calls the API with the credentials that are given here and no others. */
 async function tryOut(
-  check: string, cli: Cli, options: ApiOptions, credentials: NodeJS.ProcessEnv,
-  look: (api: DataApi) => Promise<Omit<Finding, 'check'>>,
+  check: string, cli: Cli, options: ApiOptions, credentials: NodeJS.ProcessEnv, look: (api: DataApi) => Promise<Result>,
 ): Promise<Finding> {
-  const { ACTORSCOPE_SECRET_KEY: _, ACTORSCOPE_API_KEY: __, ACTORSCOPE_ACCESS_TOKEN: ___, ACTORSCOPE_EMAIL: ____, ...environment } = cli.environment
+  const none = { ACTORSCOPE_SECRET_KEY: '', ACTORSCOPE_API_KEY: '', ACTORSCOPE_ACCESS_TOKEN: '', ACTORSCOPE_EMAIL: '' }
   try {
-    const api = await openApi({ ...cli, environment: { ...environment, ...credentials } }, options)
+    const api = await openApi({ ...cli, environment: { ...cli.environment, ...none, ...credentials } }, options)
     return { check, ...await look(api) }
-  } catch (error) {
-    return failed(check, error)
+  } catch (cause) {
+    return failed(check, cause)
   }
 }
 
 /** Only the service role may read the hashes of keys. */
 async function isSecret(api: DataApi): Promise<boolean> {
-  return api.select('api_keys', { select: 'key_hash', limit: '0' }).then(() => true, (error: unknown) => {
-    if (error instanceof TrackingError && error.code === '42501') return false
-    throw error
+  return api.select('api_keys', { select: 'key_hash', limit: '0' }).then(() => true, (cause: unknown) => {
+    if (cause instanceof TrackingError && cause.code === '42501') return false
+    throw cause
   })
 }
 
-function failed(check: string, error: unknown): Finding {
-  if (!(error instanceof TrackingError)) throw error
-  return { check, verdict: 'error', finding: error.message, ...(error.hint && { fix: error.hint }) }
+function failed(check: string, cause: unknown): Finding {
+  if (!(cause instanceof TrackingError)) throw cause
+  return { check, verdict: 'error', finding: cause.message, ...(cause.hint && { fix: cause.hint }) }
 }
 
 const signs = { ok: '✓', warning: '!', error: '✗' }

@@ -45,7 +45,8 @@ type Run = {
   retryFor: number
 }
 
-async function run({ terminal, interrupted }: Cli, { input, bytes, api, resume, state, rejects, retryFor }: Run): Promise<void> {
+async function run({ terminal, interrupted }: Cli, work: Run): Promise<void> {
+  const { input, bytes, api, resume, state, rejects, retryFor } = work
   const { yellow, red } = terminal.talkColors
   const bar = new ProgressBar(terminal, bytes)
   let isWaiting = false
@@ -71,7 +72,9 @@ async function run({ terminal, interrupted }: Cli, { input, bytes, api, resume, 
     })
   } catch (error) {
     bar.hide()
-    if (resume !== undefined && state.lines > 0) terminal.say(`Stopped after line ${count(state.lines)}: the same command goes on from there.`)
+    if (resume !== undefined && state.lines > 0) {
+      terminal.say(`Stopped after line ${count(state.lines)}: the same command goes on from there.`)
+    }
     throw error
   }
   bar.hide()
@@ -98,7 +101,10 @@ async function openInput(file: string): Promise<{ input: Input, bytes?: number }
     return { input, bytes: found.isFile() ? found.size : undefined }
   } catch (cause) {
     throw new TrackingError('file_unreadable', {
-      details: `${file} cannot be read: ${(cause as Error).message}.`, hint: 'Name a file of JSON lines, or - for stdin.', cause })
+      details: `${file} cannot be read: ${(cause as Error).message}.`,
+      hint: 'Name a file of JSON lines, or - for stdin.',
+      cause,
+    })
   }
 }
 

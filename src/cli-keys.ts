@@ -29,7 +29,7 @@ function createCommand(cli: Cli): Command {
     .option('--expires <time>', 'until when: 90d, or ISO 8601 (default: for ever)', timeFromNow(1))
     .addHelpText('after', examples(`
 actorscope keys create CI --role developer --app com.acme.app --expires 90d
-ACTORSCOPE_API_KEY=$(actorscope keys create laptop --role viewer --org a0000000-0000-4000-8000-000000000001) actorscope tail`) + `
+ACTORSCOPE_API_KEY=$(actorscope keys create laptop --role viewer --app com.acme.app) actorscope tail`) + `
 Prints the key alone; what else there is to know about it goes to stderr. Only a signed-in person may make keys.
 `)
   return withApi(command).action(async (name: string, { role, org, app, expires, ...options }: CreateOptions) => {
@@ -72,7 +72,10 @@ function tableOf(rows: KeyRow[], { terminal }: Cli): string[] {
   const day = (time: string | null) => time?.slice(0, 10) ?? '–'
   const [headings = '', ...lines] = asTable(
     ['id', 'name', 'key', 'state', 'created', 'expires', 'last used'],
-    rows.map((row) => [row.id, visible(row.name), `${visible(row.prefix)}…`, stateOf(row), day(row.created_at), day(row.expires_at), day(row.last_used_at)]))
+    rows.map((row) => [
+      row.id, visible(row.name), `${visible(row.prefix)}…`, stateOf(row),
+      day(row.created_at), day(row.expires_at), day(row.last_used_at),
+    ]))
   return [terminal.colors.dim(headings), ...lines]
 }
 

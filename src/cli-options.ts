@@ -18,9 +18,12 @@ export type ApiOptions = CommonOptions & { url?: string, publishableKey?: string
 /** Adds the flags that say where the API is and who calls. */
 export function withApi(command: Command): Command {
   return withCommon(command)
-    .option('--url <url>', 'the project, such as https://abc.supabase.co (default: ACTORSCOPE_URL, SUPABASE_URL, or the local stack)')
-    .option('--publishable-key <key>', 'its publishable key (default: ACTORSCOPE_PUBLISHABLE_KEY, or the local stack\'s)')
-    .option('--email <email>', 'sign in as somebody (default: ACTORSCOPE_EMAIL); the password is ACTORSCOPE_PASSWORD, or asked for')
+    .option('--url <url>', 'the project, such as https://abc.supabase.co '
+      + '(default: ACTORSCOPE_URL, SUPABASE_URL, or the local stack)')
+    .option('--publishable-key <key>', 'its publishable key '
+      + '(default: ACTORSCOPE_PUBLISHABLE_KEY, or the local stack\'s)')
+    .option('--email <email>', 'sign in as somebody (default: ACTORSCOPE_EMAIL); '
+      + 'the password is ACTORSCOPE_PASSWORD, or asked for')
 }
 
 /** Adds the flags that every command has. */

@@ -101,15 +101,19 @@ function missing(variable: string): never {
   throw new TrackingError('setting_missing', { details: `${variable} is not set.`, hint: missingHints[variable] })
 }
 
+const secretVariables = [
+  'ACTORSCOPE_API_KEY', 'ACTORSCOPE_ACCESS_TOKEN', 'ACTORSCOPE_SECRET_KEY', 'ACTORSCOPE_PASSWORD']
 /** What everybody knows is no secret, and stands in sentences: the demo world's password, and the local database's. */
 const known = ['password', 'postgres']
 
 /** Takes the environment's secrets out of a text, should they have got into it. */
 export function withoutSecrets(text: string, environment: NodeJS.ProcessEnv): string {
-  const { ACTORSCOPE_API_KEY, ACTORSCOPE_ACCESS_TOKEN, ACTORSCOPE_SECRET_KEY, ACTORSCOPE_PASSWORD, DATABASE_URL = '' } = environment
+  const { DATABASE_URL = '' } = environment
   const login = URL.canParse(DATABASE_URL) ? new URL(DATABASE_URL).password : ''
-  return [ACTORSCOPE_API_KEY, ACTORSCOPE_ACCESS_TOKEN, ACTORSCOPE_SECRET_KEY, ACTORSCOPE_PASSWORD, login, unescaped(login)]
-    .reduce<string>((safe, secret) => (secret && !known.includes(secret) ? safe.replaceAll(secret, '•••') : safe), text)
+  const secrets = [...secretVariables.map((name) => environment[name] ?? ''), login, unescaped(login)]
+  return secrets
+    .filter((secret) => secret !== '' && !known.includes(secret))
+    .reduce((safe, secret) => safe.replaceAll(secret, '•••'), text)
 }
 
 function unescaped(text: string): string {

@@ -41,10 +41,11 @@ export function trackCommand(cli: Cli): Command {
     .option('--file <file>', 'read JSON lines, each a payload of track_event; - is stdin')
     .option('--resume <file>', 'keep how far it got in this file (default: <file>.progress)')
     .option('--rejects <file>', 'write what was dropped to this file, as JSON lines')
-    .addOption(new Option('--retry-for <time>', 'how long to try again where the API does not answer').argParser(duration).default(300_000, '5m'))
+    .addOption(new Option('--retry-for <time>', 'how long to try again where the API does not answer')
+      .argParser(duration).default(300_000, '5m'))
     .addHelpText('after', examples(`
 actorscope track 'Report Exported' --app com.acme.app --tag format=csv --tag rows:=3
-actorscope track 'Invoice Paid' --org a0000000-0000-4000-8000-000000000001 --event-id inv-17 --timestamp 2026-11-05T09:30:00Z
+actorscope track 'Invoice Paid' --app com.acme.app --event-id inv-17 --timestamp 2026-11-05T09:30:00Z
 actorscope track --file events.jsonl --rejects dropped.jsonl
 pg_dump … | jq -c … | actorscope track - --resume import.progress`) + `
 Prints the id of the event; for JSON lines, how many were recorded, were there already, and were dropped.
@@ -60,7 +61,9 @@ Exit codes:
   return withApi(command).action((event: string | undefined, options: Options) => track(cli, command, event, options))
 }
 
-const eventFlags = ['app', 'org', 'tag', 'context', 'channel', 'icon', 'description', 'notify', 'timestamp', 'eventId', 'actor'] as const
+const eventFlags = [
+  'app', 'org', 'tag', 'context', 'channel', 'icon', 'description', 'notify', 'timestamp', 'eventId', 'actor',
+] as const
 const importFlags = ['resume', 'rejects'] as const
 
 async function track(cli: Cli, command: Command, event: string | undefined, options: Options): Promise<void> {

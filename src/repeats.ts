@@ -1,4 +1,4 @@
-/** 2^28 bits: one in a million is taken for a repeat where there are 3 million hashes. Pages of it are used as they are needed. */
+/** One in a million is taken for a repeat where there are 3 million hashes. Pages are used as they are needed. */
 const BITS = 2 ** 28
 const PROBES = 5
 /** So many hashes that came again are counted each by itself; the rest share counters. */

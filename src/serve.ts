@@ -23,7 +23,8 @@ export type ServeOptions = {
  * @returns the exit code: 0, or 1 where `play` said that something was not well.
  * @throws {StackError} when something is in the way; see its codes.
  */
-export async function serve({ settings, print, colors, play, once, tryIt, interrupted }: ServeOptions): Promise<number> {
+export async function serve(options: ServeOptions): Promise<number> {
+  const { settings, print, colors, play, once, tryIt, interrupted } = options
   const stack = await startStack(settings, (step) => print(`${colors.dim('·')} ${step}`), interrupted)
   try {
     const { api } = stack

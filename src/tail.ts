@@ -66,9 +66,12 @@ type Page = { cursor: unknown, events: EventRow[] }
 /** @returns the ids of the events that were shown. */
 async function lookBack(options: Tail, passes: Matcher, since: Date): Promise<Set<string>> {
   const { api, filter, show } = options
-  const equal = { org_id: filter.org, app_id: filter.app, actor_id: filter.actor }
-  const wanted = Object.entries(equal).flatMap(([column, value]) => (value === undefined ? [] : [[column, `eq.${value}`]]))
-  const query = { select: '*', order: 'occurred_at.asc,event_id.asc', limit: String(PAGE), ...Object.fromEntries(wanted) }
+  const query = {
+    select: '*', order: 'occurred_at.asc,event_id.asc', limit: String(PAGE),
+    ...(filter.org && { org_id: `eq.${filter.org}` }),
+    ...(filter.app && { app_id: `eq.${filter.app}` }),
+    ...(filter.actor && { actor_id: `eq.${filter.actor}` }),
+  }
   const shown = new Set<string>()
   let from: Record<string, string> = { occurred_at: `gte.${since.toISOString()}` }
   for (;;) {
@@ -79,7 +82,8 @@ async function lookBack(options: Tail, passes: Matcher, since: Date): Promise<Se
     }
     const last = events.at(-1)
     if (!last) return shown
-    from = { or: `(occurred_at.gt."${last.occurred_at}",and(occurred_at.eq."${last.occurred_at}",event_id.gt.${last.event_id}))` }
+    const time = `"${last.occurred_at}"`
+    from = { or: `(occurred_at.gt.${time},and(occurred_at.eq.${time},event_id.gt.${last.event_id}))` }
   }
 }
 

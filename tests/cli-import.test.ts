@@ -306,9 +306,11 @@ describe('an API that fails', () => {
   })
 
   test('to answer for each event is no success', async () => {
-    const gateway = await gate(() => ({ status: 200, body: '{"results":[]}' }))
-    const ended = await importing(['--file', await write(lines(3))], { env: { ...asDemo(), ACTORSCOPE_URL: gateway.url } })
-    expect(ended).toMatchObject({ code: 1, stderr: expect.stringContaining('unexpected_answer: The API did not answer for every event.') })
+    for (const body of ['{"results":[]}', '<html>Sign in</html>']) {
+      const gateway = await gate(() => ({ status: 200, body }))
+      const ended = await importing(['--file', await write(lines(3))], { env: { ...asDemo(), ACTORSCOPE_URL: gateway.url } })
+      expect(ended).toMatchObject({ code: 1, stderr: expect.stringContaining('unexpected_answer: The API did not answer for every event.') })
+    }
   })
 })
 

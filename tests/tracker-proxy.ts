@@ -55,9 +55,12 @@ export async function startProxy(target: string, port?: number): Promise<Proxy> 
     passedOn.add(answered)
     await answered.finally(() => passedOn.delete(answered))
   }
-  const passOn = (deed: Deed, body: Buffer, { method, url, headers }: IncomingMessage, outgoing: ServerResponse) => new Promise<void>((done) => {
+  const passOn = (
+    deed: Deed, body: Buffer, { method, url, headers }: IncomingMessage, outgoing: ServerResponse,
+  ) => new Promise<void>((done) => {
     const forwarded = request(target + url, { method, headers: { ...headers, host: new URL(target).host } }, (answer) => {
       answer.on('close', done)
+      outgoing.on('close', () => answer.resume())
       if (deed === 'reset after') return void answer.resume().on('end', () => outgoing.socket?.destroy())
       outgoing.writeHead(answer.statusCode ?? 500, answer.headers)
       answer.pipe(outgoing)
