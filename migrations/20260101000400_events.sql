@@ -54,7 +54,7 @@ create table public.events (
 ) partition by range (occurred_at);
 
 create index events_actor_id_occurred_at on public.events (actor_id, occurred_at);
-create index events_txid_event_id on public.events (txid, event_id);
+create index events_epoch_txid_event_id on public.events (epoch, txid, event_id);
 
 comment on table public.events is 'The log: one row an event, written once, by track_event, a trigger or a direct insert.';
 comment on column public.events.scope_id is 'What the row belongs to: the org, or the actor where there is no org.';
@@ -343,6 +343,114 @@ create policy "people read the events of their orgs and apps, and their own" on 
 
 -- Reading on ----------------------------------------------------------------------------------------
 
+-- The log's generation. A dump that was restored into another cluster is known by this row: there, its
+-- transaction is not the one that it names.
+create table tracking.log (
+  only_row   boolean  primary key default true,
+  epoch      smallint not null default 1,
+  written_by xid      not null default '0',
+  constraint log_has_one_row check (only_row)
+);
+comment on table tracking.log is 'The log''s generation; changed by tracking.raise_epoch() alone.';
+comment on column tracking.log.only_row is 'True: keeps the table at one row.';
+comment on column tracking.log.epoch is 'The generation that is written now.';
+comment on column tracking.log.written_by is 'The transaction that wrote this row: its own xmin, until it is restored elsewhere.';
+alter table tracking.log enable row level security;
+-- In one block, since each statement of a script may be a subtransaction with an id of its own.
+do $$
+begin
+  insert into tracking.log default values;
+  update tracking.log set written_by = xmin;
+end $$;
+
+create function tracking.current_epoch()
+  returns smallint
+  language plpgsql stable security definer -- clients may not read tracking.log
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select l.epoch from tracking.log as l);
+end $$;
+comment on function tracking.current_epoch is 'The generation of the log that is written now.';
+revoke execute on function tracking.current_epoch from public;
+grant execute on function tracking.current_epoch to anon, authenticated, service_role;
+
+-- Which of a number of shards a scope falls to.
+create function tracking.shard_of(scope_id uuid, shards integer)
+  returns integer
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (uuid_hash(scope_id) & 2147483647) % shards;
+end $$;
+comment on function tracking.shard_of is 'The shard of a scope, from 0 on.';
+revoke execute on function tracking.shard_of from public;
+grant execute on function tracking.shard_of to anon, authenticated, service_role;
+
+-- The events, of one generation, that one snapshot sees and an earlier one did not, after a position, in the
+-- order of transactions: first those that were under way when the earlier one was taken, then the later ones.
+-- Two scopes may have events of one id in one transaction; such a pair is never cut in two. Pinned to the index:
+-- with many events in one transaction, the planner would rather sort the log.
+create function tracking.next_events(
+  epoch smallint, seen pg_snapshot, until pg_snapshot, position_txid xid8, position_id uuid, max_events integer,
+  shard integer default 0, shards integer default 1)
+  returns setof public.events
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set plan_cache_mode = force_generic_plan
+  set enable_seqscan = off
+  set enable_bitmapscan = off
+  set max_parallel_workers_per_gather = 0
+  set jit = off
+as $$
+declare
+  v_no_id    constant uuid := '00000000-0000-0000-0000-000000000000';
+  v_until    constant pg_snapshot := coalesce(until, '9223372036854775807:9223372036854775807:');
+  v_is_late  constant boolean := position_txid < pg_snapshot_xmax(seen);
+  v_from     constant xid8 := case when v_is_late then pg_snapshot_xmax(seen) else position_txid end;
+  v_after_id constant uuid := case when v_is_late then v_no_id else position_id end;
+  v_found    integer := 0;
+begin
+  if v_is_late and pg_snapshot_xmin(seen) < pg_snapshot_xmax(seen) then
+    return query
+      select e.*
+      from   pg_snapshot_xip(seen) as late (txid)
+      cross  join lateral (
+        select n.*
+        from   public.events as n
+        where  n.epoch = next_events.epoch
+        and    n.txid = late.txid
+        and    n.event_id > case when late.txid = position_txid then position_id else v_no_id end
+        and    (shards = 1 or tracking.shard_of(n.scope_id, shards) = shard)
+        order  by n.txid, n.event_id
+        fetch  first (max_events) rows with ties
+      ) as e
+      where  late.txid >= position_txid
+      and    pg_visible_in_snapshot(late.txid, v_until)
+      order  by e.txid, e.event_id
+      fetch  first (max_events) rows with ties;
+    get diagnostics v_found = row_count;
+  end if;
+  if v_found >= max_events then
+    return;
+  end if;
+  return query
+    select e.*
+    from   public.events as e
+    where  e.epoch = next_events.epoch
+    and    (e.txid, e.event_id) > (v_from, v_after_id)
+    and    e.txid < pg_snapshot_xmax(v_until)
+    and    pg_visible_in_snapshot(e.txid, v_until)
+    and    (shards = 1 or tracking.shard_of(e.scope_id, shards) = shard)
+    order  by e.txid, e.event_id
+    fetch  first (max_events - v_found) rows with ties;
+end $$;
+comment on function tracking.next_events is
+  'Events between two snapshots (until null: up to the end), after a position, in the order (txid, event_id), under the caller''s rights.';
+revoke execute on function tracking.next_events from public;
+grant execute on function tracking.next_events to anon, authenticated, service_role;
+
 -- Says what has been committed since it was last asked, under the caller's rights, each event once. The cursor
 -- is a snapshot: what it did not see is new, however late it committed. What is too much for one answer is
 -- cut at a position between two snapshots.
@@ -352,6 +460,7 @@ create function public.read_events(after jsonb default null, max_events integer 
   set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_epoch  constant smallint := tracking.current_epoch();
   v_seen   pg_snapshot;
   v_now    pg_snapshot;
   v_txid   xid8;
@@ -359,42 +468,26 @@ declare
   v_events public.events[];
 begin
   begin
+    if (after ->> 'epoch')::smallint <> v_epoch then
+      after := '{"seen": "1:1:"}';
+    end if;
     v_seen := coalesce((after ->> 'seen')::pg_snapshot, pg_current_snapshot());
     v_now := coalesce((after ->> 'until')::pg_snapshot, pg_current_snapshot());
     v_txid := coalesce((after ->> 'txid')::xid8, '0');
     v_id := coalesce((after ->> 'event_id')::uuid, '00000000-0000-0000-0000-000000000000');
-  exception when invalid_text_representation then
+  exception when invalid_text_representation or numeric_value_out_of_range then
     perform tracking.raise_error('invalid_payload', 'after is not a cursor of read_events.', 'Send the cursor of the last answer, or none.');
   end;
   if max_events is null or max_events not between 1 and 1000 then
     perform tracking.raise_error('invalid_payload', 'max_events is not between 1 and 1000.', 'Ask for fewer events; the cursor leads to the rest.');
   end if;
 
-  v_events := array(
-    select e
-    from   (
-      (select e.* from public.events as e
-       where  e.txid >= pg_snapshot_xmax(v_seen)
-       and    pg_visible_in_snapshot(e.txid, v_now)
-       and    (e.txid, e.event_id) > (v_txid, v_id)
-       order  by e.txid, e.event_id
-       limit  max_events)
-      union all
-      (select e.* from public.events as e
-       where  e.txid = any (array(select pg_snapshot_xip(v_seen)))
-       and    pg_visible_in_snapshot(e.txid, v_now)
-       and    (e.txid, e.event_id) > (v_txid, v_id)
-       order  by e.txid, e.event_id
-       limit  max_events)
-      order  by txid, event_id
-      limit  max_events
-    ) as e
-  );
+  v_events := array(select e from tracking.next_events(v_epoch, v_seen, v_now, v_txid, v_id, max_events) as e);
   return jsonb_build_object(
     'cursor', case
-      when cardinality(v_events) < max_events then jsonb_build_object('seen', v_now)
-      else jsonb_build_object('seen', v_seen, 'until', v_now,
-        'txid', (v_events[max_events]).txid, 'event_id', (v_events[max_events]).event_id)
+      when cardinality(v_events) < max_events then jsonb_build_object('epoch', v_epoch, 'seen', v_now)
+      else jsonb_build_object('epoch', v_epoch, 'seen', v_seen, 'until', v_now,
+        'txid', (v_events[cardinality(v_events)]).txid, 'event_id', (v_events[cardinality(v_events)]).event_id)
     end,
     'events', to_jsonb(v_events));
 end $$;
