@@ -28,6 +28,8 @@ create table public.build_requests (
   started_at      timestamptz,
   completed_at    timestamptz,
   updated_at      timestamptz not null default now(),
+  runner_wait_seconds integer,
+  job_stopped_at  timestamptz,
   lifecycle       text        not null default 'requested',
   advanced        boolean     not null default false,
   primary key (id, owner_org),
@@ -42,6 +44,8 @@ create table public.build_requests (
 );
 create index build_requests_owner_org_created_at on public.build_requests (owner_org, created_at);
 create index build_requests_unfinished on public.build_requests (updated_at) where lifecycle <> 'finished';
+create index build_requests_to_stop on public.build_requests (completed_at)
+  where status = 'timed_out' and builder_job_id is not null and job_stopped_at is null;
 
 comment on table public.build_requests is 'Builds that were asked for, and how far they are. Each change of status that matters is an event.';
 comment on column public.build_requests.owner_org is 'The organization that owns the app; set by the database.';
@@ -54,6 +58,8 @@ comment on column public.build_requests.last_error is 'What the builder said las
 comment on column public.build_requests.timeout_seconds is 'How long the build may run; taken from the app''s limit when it was asked for.';
 comment on column public.build_requests.started_at is 'When it first ran.';
 comment on column public.build_requests.completed_at is 'When it ended.';
+comment on column public.build_requests.runner_wait_seconds is 'How long the job waited for a machine to run on, as the builder says.';
+comment on column public.build_requests.job_stopped_at is 'When the builder stopped the job of a build that timed out, or was found to have ended it.';
 comment on column public.build_requests.lifecycle is 'Which lifecycle events have been written: requested, started, finished. Kept by a trigger.';
 comment on column public.build_requests.advanced is 'Whether the last change took the build a step further: a note from one trigger to the next.';
 
@@ -89,7 +95,7 @@ revoke all on public.build_requests from anon, authenticated, service_role;
 grant select on public.build_requests to anon, authenticated;
 grant insert (app_id, platform, build_mode) on public.build_requests to anon, authenticated;
 grant select, insert, delete on public.build_requests to service_role;
-grant update (status, builder_job_id, last_error, timeout_seconds, started_at, completed_at, updated_at)
+grant update (status, builder_job_id, last_error, timeout_seconds, started_at, completed_at, updated_at, runner_wait_seconds, job_stopped_at)
   on public.build_requests to service_role;
 
 create policy "people ask for builds of apps they may build" on public.build_requests
@@ -127,6 +133,8 @@ begin
     NEW.created_at := now();
     NEW.started_at := null;
     NEW.completed_at := null;
+    NEW.runner_wait_seconds := null;
+    NEW.job_stopped_at := null;
   end if;
   NEW.owner_org := app.owner_org(NEW.app_id);
   NEW.timeout_seconds := coalesce(

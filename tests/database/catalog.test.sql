@@ -60,7 +60,7 @@ select set_eq(
   array[
     'public.track_event', 'public.track_events', 'public.read_events', 'public.create_api_key', 'public.revoke_api_key', 'public.request_build', 'public.set_build_limit',
     'app.read', 'app.build', 'app.manage', 'app.readable', 'org.read', 'org.manage', 'org.readable',
-    'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody',
+    'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.current_epoch', 'tracking.shard_of', 'tracking.next_events', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody',
     'tracking.record_events', 'tracking.create_api_key', 'tracking.revoke_api_key', 'tracking.set_build_limit'],
   'clients may call these, and nothing else');
 
@@ -315,12 +315,12 @@ from   (values
   ('bob@acme.test', $$insert into build_requests (app_id, platform) values ('com.acme.app', 'ios')$$, '42501 new row violates row-level security policy for table "build_requests"', 'who may not build an app'),
   ('eve@evil.test', $$insert into build_requests (app_id, platform, owner_org, requested_by) values ('com.acme.app', 'ios', 'a0000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000001')$$, '42501 new row violates row-level security policy for table "build_requests"', 'asks for no build of it'),
   ('nobody', $$insert into build_requests (app_id, platform, requested_by) values ('com.acme.app', 'ios', '10000000-0000-4000-8000-000000000001')$$, '42501 new row violates row-level security policy for table "build_requests"', 'in whoever''s name'),
-  ('ada@acme.test', $$insert into build_requests (id, app_id, platform, owner_org, requested_by, timeout_seconds, created_at, updated_at, lifecycle, advanced, builder_job_id, last_error, started_at, completed_at)
-     values ('b0000000-0000-4000-8000-000000000001', 'com.acme.app', 'android', 'a0000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000004', 21600, 'epoch', 'epoch', 'finished', true, 'j', 'e', 'epoch', 'epoch')
+  ('ada@acme.test', $$insert into build_requests (id, app_id, platform, owner_org, requested_by, timeout_seconds, created_at, updated_at, lifecycle, advanced, builder_job_id, last_error, started_at, completed_at, runner_wait_seconds, job_stopped_at)
+     values ('b0000000-0000-4000-8000-000000000001', 'com.acme.app', 'android', 'a0000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000004', 21600, 'epoch', 'epoch', 'finished', true, 'j', 'e', 'epoch', 'epoch', 1, 'epoch')
      returning (to_jsonb(build_requests) - 'id') || jsonb_build_object('id', id = 'b0000000-0000-4000-8000-000000000001')$$,
    jsonb_build_object('id', false, 'app_id', 'com.acme.app', 'platform', 'android', 'build_mode', 'release', 'status', 'pending',
      'owner_org', 'a0000000-0000-4000-8000-000000000001', 'requested_by', '10000000-0000-4000-8000-000000000001', 'timeout_seconds', 900, 'created_at', now(), 'updated_at', now(),
-     'lifecycle', 'requested', 'advanced', false, 'builder_job_id', null, 'last_error', null, 'started_at', null, 'completed_at', null)::text,
+     'lifecycle', 'requested', 'advanced', false, 'builder_job_id', null, 'last_error', null, 'started_at', null, 'completed_at', null, 'runner_wait_seconds', null, 'job_stopped_at', null)::text,
    'who asks for a build, for whom and how long it may take are the database''s to say')
 ) as t (caller, statement, verdict, promise);
 select bag_eq(
