@@ -39,7 +39,7 @@ async function languageServer(...args: string[]): Promise<{ findings: string[], 
   databaseUrl.searchParams.set('options', '-c pgrst.db_schemas=public')
   const { stdout, stderr } = await promisify(execFile)(
     'node_modules/.bin/postgres-language-server',
-    [args[0]!, '--diagnostic-level=warn', '--colors=off', ...args.slice(1)],
+    [args[0]!, '--diagnostic-level=warn', '--max-diagnostics=500', '--colors=off', ...args.slice(1)],
     { env: { ...process.env, DATABASE_URL: databaseUrl.href.replaceAll('+', '%20') } },
   ).catch((failed: { stdout: string, stderr: string }) => failed)
   const output = stdout + stderr
