@@ -1,0 +1,196 @@
+import {
+  identityOf, isoTime, misconfigured, parseAnswer, post, readSettings, requireSecret,
+  type LoggedEvent, type Sink, type SinkContext, type SinkSettings, type Undelivered,
+} from './sink.ts'
+
+/**
+ * Captures events in PostHog (`/batch/`, https://posthog.com/docs/api/capture), with the secret `api_key`, the
+ * project's.
+ * Settings: `host`, default https://us.i.posthog.com; `set_person_properties`, default true: the tags of an actor's
+ * event become properties of the person; `historical_before`, a time: what was received before it is sent as history;
+ * `timeout_seconds`, default 30.
+ *
+ * PostHog tells events apart by uuid, name, time and distinct id. All four are the same at every try, and no
+ * `sent_at` is sent, which would move the time by how late the try is. An org is introduced by an event
+ * `$groupidentify` with its name, ahead of its first event here and of the next one after its name changed.
+ */
+export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
+  const settings = readSettings(batch, { host: 'url', set_person_properties: 'boolean', historical_before: 'time', timeout_seconds: 'seconds' })
+  const apiKey = requireSecret(batch, context, 'api_key')
+  const url = new URL('batch/', `${(settings.host ?? 'https://us.i.posthog.com').replace(/\/*$/, '')}/`)
+  const options: PostHogOptions = {
+    setPersonProperties: settings.set_person_properties ?? true,
+    historicalBefore: settings.historical_before ? Date.parse(settings.historical_before) : -Infinity,
+  }
+  const request = async (run: Run, signal: AbortSignal) => {
+    const answer = await post(batch, context, {
+      url, headers: {}, signal, timeoutSeconds: settings.timeout_seconds, secrets: [apiKey],
+      body: `{"api_key":${JSON.stringify(apiKey)},${run.historical ? '"historical_migration":true,' : ''}"batch":[${run.events.join(',')}]}`,
+    })
+    const nothingStored = faultInAnswer(answer)
+    if (nothingStored) throw misconfigured(batch, nothingStored, { status: 200 })
+  }
+  return {
+    maxBatch: 1000,
+    async send(events, signal) {
+      const { sound, undelivered } = sift(events)
+      if (sound.length === 0) return undelivered
+      const announcements = await announce(batch, context, sound)
+      for (const run of runsOf(sound, announcements, options)) await request(run, signal)
+      if (announcements.size > 0) await confirm(batch, context, [...announcements.values()])
+      return undelivered
+    },
+  }
+}
+
+// A 200 that stored nothing: a project over its quota is told so in the answer, and a wrong host answers with a page.
+function faultInAnswer(answer: string): string | undefined {
+  const { status, quota_limited } = parseAnswer(answer) as { status?: unknown, quota_limited?: unknown }
+  if (Array.isArray(quota_limited) && quota_limited.includes('events')) return 'is over its quota of events at PostHog'
+  if (answer.trim() !== '' && status === undefined) return 'is answered by something that is no PostHog'
+}
+
+type PostHogOptions = { setPersonProperties: boolean, historicalBefore: number }
+
+/** What PostHog takes: an event of a batch. */
+export type PostHogEvent = { uuid: string, event: string, distinct_id: string, timestamp: string, properties: Record<string, unknown> }
+
+
+// What is never sent --------------------------------------------------------------------------------
+
+// With these a client could merge persons, or rename groups, that are none of its own.
+const reservedNames = new Set(['$identify', '$create_alias', '$merge_dangerously', '$groupidentify', '$set', '$unset', '$delete', '$snapshot', '$snapshot_items'])
+const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+const nilUuid = '00000000-0000-0000-0000-000000000000'
+
+function sift(events: LoggedEvent[]): { sound: LoggedEvent[], undelivered: Undelivered[] } {
+  const sound: LoggedEvent[] = []
+  const undelivered: Undelivered[] = []
+  for (const event of events) {
+    const error = faultIn(event)
+    if (error) undelivered.push({ event, error })
+    else sound.push(event)
+  }
+  return { sound, undelivered }
+}
+
+// PostHog refuses ids such as "anonymous", "null" or the nil UUID, or worse: makes one person of all who have it.
+function faultIn(event: LoggedEvent): string | undefined {
+  const id = identityOf(event)
+  if (!uuid.test(id) || id === nilUuid) return `PostHog forbids the distinct id ${JSON.stringify(id)}.`
+  if (event.source === 'client' && (reservedNames.has(event.event) || event.event.startsWith('$$'))) {
+    return `${JSON.stringify(event.event)} is PostHog's own: a client's event may not have that name.`
+  }
+}
+
+
+// Events --------------------------------------------------------------------------------------------
+
+// What PostHog reads in properties that is not a tag's to say.
+const reservedProperties = new Set([
+  'distinct_id', '$distinct_id', '$anon_distinct_id', '$device_id', 'token', 'api_key', '$token', '$ip', '$set', '$set_once', '$unset',
+  '$groups', '$group_0', '$group_1', '$group_2', '$group_3', '$group_4', '$group_type', '$group_key', '$group_set',
+  '$lib', '$lib_version', '$geoip_disable', '$process_person_profile', '$cookieless_mode', '$ignore_sent_at', 'capture_internal',
+])
+
+/** Properties without those whose names are such; hardly any are, and then nothing is copied. */
+function without(properties: Record<string, unknown>, isSuch: (name: string) => boolean): Record<string, unknown> {
+  if (!Object.keys(properties).some(isSuch)) return properties
+  return Object.fromEntries(Object.entries(properties).filter(([name]) => !isSuch(name)))
+}
+
+const isReserved = (name: string) => reservedProperties.has(name)
+const isPostHogs = (name: string) => name.startsWith('$')
+
+/** An event as PostHog gets it. */
+export function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: Pick<PostHogOptions, 'setPersonProperties'>): PostHogEvent {
+  const tags = without(event.tags, isReserved)
+  const traits = without(tags, isPostHogs)
+  return {
+    uuid: event.event_id,
+    event: event.event,
+    distinct_id: identityOf(event),
+    timestamp: isoTime(event.occurred_at),
+    properties: {
+      ...without(event.context, isReserved),
+      ...tags,
+      channel: event.channel,
+      ...event.description === null ? {} : { description: event.description },
+      ...setPersonProperties && event.actor_id !== null && Object.keys(traits).length > 0 ? { $set: traits } : {},
+      ...event.org_id === null ? {} : { $groups: { organization: event.org_id } },
+      ...libraryProperties,
+    },
+  }
+}
+
+// The worker's address is not where anybody is.
+const libraryProperties = { $lib: 'actorscope', $geoip_disable: true }
+
+const historyHours = 48
+
+// PostHog wants what is older than 48 hours when it is imported in requests of its own: it is worked on apart, and
+// is no spike of today's. How old an event was when it was received is the same at every try; how old it is now is
+// not, and an outage of two days would turn live events into history.
+function isHistory(event: LoggedEvent, { historicalBefore }: PostHogOptions): boolean {
+  const received = Date.parse(event.received_at)
+  return received < historicalBefore || received - Date.parse(event.occurred_at) > historyHours * 3_600_000
+}
+
+
+// Groups --------------------------------------------------------------------------------------------
+
+type Announcement = { org_id: string, name: string, event_id: string, announced_at: string, announcement_id: string }
+
+const place = (org_id: string | null, event_id: string) => `${org_id} ${event_id}`
+
+/** The announcements that go along, by the event that they go ahead of. */
+async function announce({ sink }: SinkSettings, { sql }: SinkContext, events: LoggedEvent[]): Promise<Map<string, Announcement>> {
+  const grouped = events.filter(({ org_id }) => org_id !== null)
+  if (grouped.length === 0) return new Map()
+  const announcements = await sql<Announcement[]>`
+    select org_id, name, event_id, to_json(announced_at) #>> '{}' as announced_at, announcement_id
+    from   tracking.announce_orgs(
+             ${sink}, ${grouped.map(({ org_id }) => org_id!)}::uuid[], ${grouped.map(({ event_id }) => event_id)}::uuid[],
+             ${grouped.map(({ occurred_at }) => occurred_at)}::timestamptz[])`
+  return new Map(announcements.map((announcement) => [place(announcement.org_id, announcement.event_id), announcement]))
+}
+
+async function confirm({ sink }: SinkSettings, { sql }: SinkContext, announcements: Announcement[]): Promise<void> {
+  await sql`select tracking.confirm_orgs(${sink}, ${announcements.map(({ org_id }) => org_id)}::uuid[])`
+}
+
+function toGroupIdentify({ org_id, name, announced_at, announcement_id }: Announcement): PostHogEvent {
+  return {
+    uuid: announcement_id,
+    event: '$groupidentify',
+    distinct_id: `$organization_${org_id}`,
+    timestamp: isoTime(announced_at),
+    properties: { $group_type: 'organization', $group_key: org_id, $group_set: { name }, ...libraryProperties },
+  }
+}
+
+
+// Requests ------------------------------------------------------------------------------------------
+
+/** What goes in one request: events as JSON, all of them history or none. */
+type Run = { historical: boolean, events: string[], length: number }
+
+// PostHog takes 20 MB a request.
+const maxLength = 5_000_000
+
+/** Cuts a batch into requests. Nothing changes places. */
+function runsOf(events: LoggedEvent[], announcements: Map<string, Announcement>, options: PostHogOptions): Run[] {
+  const runs: Run[] = []
+  for (const event of events) {
+    const historical = isHistory(event, options)
+    const announcement = announcements.get(place(event.org_id, event.event_id))
+    const texts = [...announcement ? [toGroupIdentify(announcement)] : [], toPostHogEvent(event, options)].map((one) => JSON.stringify(one))
+    let run = runs.at(-1)
+    if (!run || run.historical !== historical || run.length > maxLength) runs.push(run = { historical, events: [], length: 0 })
+    for (const text of texts) {
+      run.events.push(text)
+      run.length += text.length
+    }
+  }
+  return runs
+}

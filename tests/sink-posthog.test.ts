@@ -1,0 +1,308 @@
+import { PostHog } from 'posthog-node'
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import { orgs, people } from './demo.ts'
+import { startPostHog, type CapturedEvent, type Fault, type Receiver } from './receivers.ts'
+import { createSink, deadLetters, deliver, lease, open, retryNow, rewind, writeEvent } from './sending.ts'
+import { createWorld, type World } from './world.ts'
+
+const apiKey = 'phc_f8a7c3b1d2e4'
+const environment = { POSTHOG_API_KEY: apiKey }
+const days = (n: number) => n * 86_400_000
+const hours = (n: number) => n * 3_600_000
+
+let world: World
+let posthog: Receiver<CapturedEvent>
+
+beforeAll(async () => {
+  world = await createWorld()
+  posthog = await startPostHog(apiKey)
+})
+beforeEach(async () => {
+  await world.sql`delete from tracking.sinks`
+  await world.sql`truncate public.events`
+  await world.sql`update public.orgs set name = 'Acme' where id = ${orgs.acme}`
+  posthog.options = {}
+  posthog.clear()
+})
+afterEach(() => expect(posthog.breaches).toEqual([]))
+afterAll(async () => {
+  await posthog.close()
+  await world.close()
+})
+
+test('an event arrives as posthog-node itself would have sent it', async () => {
+  await setUp()
+  await track('ada@acme.test',
+    { event: 'Report Exported', channel: 'reports', description: 'As CSV', org_id: orgs.acme, tags: { app_id: 'com.acme.app', format: 'csv', pages: 3, deep: { a: [1, null] } }, nonPersonTags: { os: 'linux' } },
+    { event: 'Signed In', tags: { plan: 'free' }, timestamp: '2026-11-05T09:30:00.123Z' })
+  const { events } = (await lease(world.sql, 'posthog'))!
+  await (await openHere()).send(events, AbortSignal.timeout(10_000))
+  const [ours, oursBodies] = [posthog.taken.splice(0), posthog.requests.splice(0).map(({ body }) => body as Record<string, unknown>)]
+
+  const client = new PostHog(apiKey, { host: posthog.url, flushAt: 100, flushInterval: 0 })
+  for (const { event, event_id, occurred_at, actor_id, org_id, tags, context, channel, description } of events) {
+    if (org_id) client.groupIdentify({ groupType: 'organization', groupKey: org_id, properties: { name: 'Acme' } })
+    client.capture({
+      distinctId: actor_id!, event, uuid: event_id, timestamp: new Date(occurred_at), ...org_id ? { groups: { organization: org_id } } : {},
+      properties: { ...context, ...tags, channel, ...description ? { description } : {}, $set: tags },
+    })
+  }
+  await client.shutdown()
+  const [theirs, theirBodies] = [posthog.taken, posthog.requests.map(({ body }) => body as Record<string, unknown>)]
+
+  // On purpose: who sent it; an announcement's id and time, which are chosen so that it can be sent again; no sent_at,
+  // which would move times by how late a try is; and history in a request of its own, which posthog-node leaves to its
+  // caller.
+  const common = (events: CapturedEvent[]) => events.map(({ properties, historical, ...event }) => {
+    const { $lib, $lib_version, $is_server, ...rest } = properties
+    const { uuid, timestamp, ...others } = event
+    return { ...event.event === '$groupidentify' ? others : event, properties: rest }
+  })
+  expect(common(ours)).toEqual(common(theirs))
+  expect(ours).toHaveLength(3)
+  expect(ours.map(({ properties: { $lib, $lib_version, $is_server } }) => [$lib, $lib_version, $is_server])).toEqual(Array(3).fill(['actorscope', undefined, undefined]))
+  expect(theirs.map(({ properties: { $lib, $is_server } }) => [$lib, $is_server])).toEqual(Array(3).fill(['posthog-node', true]))
+  expect(oursBodies.map((body) => Object.keys(body))).toEqual([['api_key', 'historical_migration', 'batch'], ['api_key', 'batch']])
+  expect(theirBodies.map((body) => Object.keys(body))).toEqual([['api_key', 'batch', 'sent_at']])
+})
+
+test('tags describe the event and the person, the context the event alone', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'Exported', org_id: orgs.acme, channel: 'reports', tags: { format: 'csv' }, nonPersonTags: { format: 'hidden by the tag', os: 'linux' } })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(captured().at(-1)).toEqual({
+    uuid: expect.any(String), event: 'Exported', distinct_id: people.ada, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/), historical: false,
+    properties: {
+      format: 'csv', os: 'linux', org_id: orgs.acme, channel: 'reports', $set: { format: 'csv', org_id: orgs.acme },
+      $groups: { organization: orgs.acme }, $lib: 'actorscope', $geoip_disable: true,
+    },
+  })
+})
+
+test('persons are left as they are where the sink is set so', async () => {
+  await setUp({ set_person_properties: false })
+  await track('ada@acme.test', { event: 'Exported', tags: { format: 'csv' } })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(captured()[0]!.properties).toEqual({ format: 'csv', channel: 'default', $lib: 'actorscope', $geoip_disable: true })
+})
+
+test('an event of version 1 that named an org is by the org, as version 1 meant it', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'Old', tracking_version: 1, user_id: orgs.acme }, { event: 'Own', tracking_version: 1, user_id: people.ada }, { event: 'New', tracking_version: 2, org_id: orgs.acme })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(captured().filter(({ event }) => event !== '$groupidentify').map(({ event, distinct_id, properties }) => [event, distinct_id, properties.$groups])).toEqual([
+    ['Old', orgs.acme, { organization: orgs.acme }], ['Own', people.ada, undefined], ['New', people.ada, { organization: orgs.acme }]])
+})
+
+test('a service\'s event without an actor is by its org, and describes no person', async () => {
+  await setUp()
+  await world.service().rpc('track_event', { v2: { event: 'Invoiced', tracking_version: 2, org_id: orgs.acme, tags: { amount: 5 } } })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(captured().at(-1)).toMatchObject({ event: 'Invoiced', distinct_id: orgs.acme })
+  expect(captured().at(-1)!.properties).toEqual({ amount: 5, org_id: orgs.acme, channel: 'default', $groups: { organization: orgs.acme }, $lib: 'actorscope', $geoip_disable: true })
+})
+
+test('an org is introduced by its name, ahead of its first event, and again when the name has changed', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'Alone' }, { event: 'First', org_id: orgs.acme }, { event: 'Second', org_id: orgs.acme }, { event: 'Other', org_id: orgs.demo })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(story()).toEqual(['Alone', 'organization Acme', 'First', 'Second', 'organization Demo', 'Other'])
+  const first = captured()[1]!
+  expect(first).toEqual({
+    uuid: expect.stringMatching(/^[0-9a-f-]{36}$/), event: '$groupidentify', distinct_id: `$organization_${orgs.acme}`, timestamp: captured()[2]!.timestamp, historical: false,
+    properties: { $group_type: 'organization', $group_key: orgs.acme, $group_set: { name: 'Acme' }, $lib: 'actorscope', $geoip_disable: true },
+  })
+  posthog.clear()
+  await track('ada@acme.test', { event: 'Third', org_id: orgs.acme })
+  await deliver(world.sql, 'posthog', { environment })
+  await world.sql`update public.orgs set name = 'Acme Inc' where id = ${orgs.acme}`
+  await track('ada@acme.test', { event: 'Fourth', org_id: orgs.acme }, { event: 'Fifth', org_id: orgs.acme })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(story()).toEqual(['Third', 'organization Acme Inc', 'Fourth', 'Fifth'])
+})
+
+test('each sink is told an org\'s name', async () => {
+  await setUp()
+  await createSink(world.sql, 'posthog-eu', 'posthog', { host: posthog.url })
+  await track('ada@acme.test', { event: 'First', org_id: orgs.acme })
+  await deliver(world.sql, 'posthog', { environment })
+  await deliver(world.sql, 'posthog-eu', { environment })
+  expect(story()).toEqual(['organization Acme', 'First', 'organization Acme', 'First'])
+})
+
+test('whatever is sent again is the same to the byte, in whatever batches', async () => {
+  await setUp()
+  for (const n of [1, 2, 3, 4, 5, 6, 7]) await track('ada@acme.test', { event: `Event ${n}`, org_id: n % 2 ? orgs.acme : orgs.demo, tags: { n, b: true, a: [1.5, 'x'] } })
+  await deliver(world.sql, 'posthog', { environment })
+  const sent = posthog.taken.splice(0).map((event) => JSON.stringify(event))
+  expect(sent).toHaveLength(9)
+  for (const size of [500, 1, 2, 3, 5]) {
+    await rewind(world.sql, 'posthog')
+    await deliver(world.sql, 'posthog', { environment, size })
+    expect(posthog.taken.splice(0).map((event) => JSON.stringify(event))).toEqual(sent)
+  }
+})
+
+test('what a lost answer leaves in doubt is sent again, the same to the byte, announcements too', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'First', org_id: orgs.acme })
+  posthog.options = { fault: (_, n) => n === 0 ? { cut: 'after' } : undefined }
+  expect(await deliver(world.sql, 'posthog', { environment })).toBeNull()
+  expect(story()).toEqual(['organization Acme', 'First', 'organization Acme', 'First'])
+  expect(posthog.requests[1]!.text).toBe(posthog.requests[0]!.text)
+})
+
+test('two workers that hold the same batch send the same', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'First', org_id: orgs.acme }, { event: 'Second', org_id: orgs.acme })
+  const { events } = (await lease(world.sql, 'posthog'))!
+  const workers = [await openHere(), await openHere(), await openHere(), await openHere()]
+  await Promise.all(workers.map((worker) => worker.send(events, AbortSignal.timeout(10_000))))
+  expect(new Set(posthog.requests.map(({ text }) => text)).size).toBe(1)
+  expect(story().slice(0, 3)).toEqual(['organization Acme', 'First', 'Second'])
+})
+
+test('an announcement whose event is refused goes ahead of the next one', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'Poison', org_id: orgs.acme })
+  await track('ada@acme.test', { event: 'Good', org_id: orgs.acme })
+  posthog.options = { poison: ({ event }) => event === 'Poison' }
+  expect(await deliver(world.sql, 'posthog', { environment })).toBeNull()
+  expect(await deadLetters(world.sql, 'posthog')).toEqual([['Poison', '400 invalid event could not be processed']])
+  expect(story()).toEqual(['organization Acme', 'Good'])
+  posthog.breaches.length = 0
+})
+
+test('what was older than 48 hours when it was received is history, in requests of its own, and nothing changes places', async () => {
+  await setUp()
+  const row = (event: string, age: number, behind = 0) => writeEvent(world.sql, {
+    event, actor_id: people.ada, occurred: new Date(Date.now() - age - behind), received_at: new Date(Date.now() - behind).toISOString() })
+  await row('Live', 0)
+  await row('Old', hours(48) + 60_000)
+  await row('Older', days(400))
+  await row('Not that old', hours(48) - 60_000)
+  await row('Delayed by an outage', hours(1), days(10))
+  await deliver(world.sql, 'posthog', { environment })
+  expect(posthog.requests.map(({ body }) => {
+    const { historical_migration, batch } = body as { historical_migration?: boolean, batch: CapturedEvent[] }
+    return [historical_migration, ...batch.map(({ event }) => event)]
+  })).toEqual([[undefined, 'Live'], [true, 'Old', 'Older'], [undefined, 'Not that old', 'Delayed by an outage']])
+})
+
+test('a sink that is filled from the past may call all of it history', async () => {
+  await setUp({ historical_before: '2026-01-01T00:00:00Z' })
+  await writeEvent(world.sql, { event: 'Past', actor_id: people.ada, occurred: new Date('2025-11-05T09:30:00Z'), received_at: '2025-11-05T09:30:01Z' })
+  await writeEvent(world.sql, { event: 'Present', actor_id: people.ada })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(captured().map(({ event, historical }) => [event, historical])).toEqual([['Past', true], ['Present', false]])
+})
+
+test('an id that PostHog forbids is never sent', async () => {
+  await setUp()
+  await writeEvent(world.sql, { event: 'Nobody', actor_id: '00000000-0000-0000-0000-000000000000' })
+  await writeEvent(world.sql, { event: 'Somebody', actor_id: people.ada })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(story()).toEqual(['Somebody'])
+  expect(await deadLetters(world.sql, 'posthog')).toEqual([['Nobody', 'PostHog forbids the distinct id "00000000-0000-0000-0000-000000000000".']])
+})
+
+test('a client\'s event neither merges persons nor renames groups', async () => {
+  await setUp()
+  const names = ['$identify', '$create_alias', '$merge_dangerously', '$groupidentify', '$set', '$unset', '$delete', '$snapshot', '$snapshot_items', '$$heatmap']
+  await track('ada@acme.test', ...names.map((event) => ({ event, tags: { alias: people.eve, $anon_distinct_id: people.eve } })), { event: '$pageview' })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(story()).toEqual(['$pageview'])
+  expect((await deadLetters(world.sql, 'posthog')).map(([event]) => event).sort()).toEqual([...names].sort())
+})
+
+test('tags and context do not pass for what PostHog reads in them', async () => {
+  await setUp()
+  const forged = {
+    distinct_id: people.eve, $distinct_id: people.eve, $anon_distinct_id: people.eve, $device_id: 'x', token: 'phc_x', api_key: 'phc_x', $token: 'phc_x', $ip: '1.2.3.4',
+    $set: { plan: 'enterprise' }, $set_once: { plan: 'enterprise' }, $unset: ['plan'], $groups: { organization: orgs.evil }, $group_0: orgs.evil, $group_1: orgs.evil,
+    $group_2: orgs.evil, $group_3: orgs.evil, $group_4: orgs.evil, $group_type: 'organization', $group_key: orgs.evil, $group_set: { name: 'Mine' },
+    $lib: 'web', $lib_version: '1', $geoip_disable: false, $process_person_profile: false, $cookieless_mode: true, $ignore_sent_at: true, capture_internal: true,
+  }
+  await track('ada@acme.test', { event: 'Forged', tags: { ...forged, $session_id: 's', kept: 1 }, nonPersonTags: { ...forged, also: 2 } })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(captured()).toEqual([expect.objectContaining({
+    distinct_id: people.ada,
+    properties: { also: 2, $session_id: 's', kept: 1, channel: 'default', $set: { kept: 1 }, $lib: 'actorscope', $geoip_disable: true },
+  })])
+})
+
+test('a 200 that stored nothing is no success', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'First' })
+  for (const [text, said] of [
+    ['{"status":"Ok","quota_limited":["events"]}', 'is over its quota of events at PostHog'],
+    ['<html>Welcome</html>', 'is answered by something that is no PostHog'],
+  ] as const) {
+    posthog.options = { fault: () => ({ status: 200, text }) }
+    expect(await deliver(world.sql, 'posthog', { environment })).toMatchObject({ kind: 'retry', retryAfterMs: 300_000, message: `The sink "posthog" ${said}.` })
+    await retryNow(world.sql, 'posthog')
+  }
+  posthog.options = {}
+  expect(await deliver(world.sql, 'posthog', { environment })).toBeNull()
+  expect(story()).toEqual(['First'])
+})
+
+test('through faults of every kind nothing is lost, and each org\'s events keep their order', async () => {
+  await setUp({ timeout_seconds: 1 })
+  const groups = [orgs.acme, orgs.demo, undefined]
+  for (let n = 0; n < 150; n += 30) {
+    await track('ada@acme.test', ...Array.from({ length: 30 }, (_, i) => ({ event: `Event ${n + i}`, org_id: groups[(n + i) % 3], tags: { n: n + i } })))
+  }
+  // Every request of the first ones fails in another way; then every third.
+  const faults: Fault[] = [
+    { status: 500 }, { status: 503, headers: { 'retry-after': '1' } }, { status: 429, headers: { 'retry-after': '1' } }, { cut: 'before' }, { cut: 'after' }, { delayMs: 1500 }, { status: 408 }, { status: 502 }]
+  const passing: Fault[] = [{ status: 500 }, { cut: 'before' }, { cut: 'after' }]
+  posthog.options = {
+    fault: (_, n) => n < faults.length ? faults[n] : n % 3 === 0 ? passing[(n / 3) % 3] : undefined,
+    poison: ({ properties }) => Number(properties.n) % 50 === 7,
+    maxBytes: 20_000,
+  }
+  let stops = 0
+  while (await deliver(world.sql, 'posthog', { environment })) {
+    await retryNow(world.sql, 'posthog')
+    expect(stops++).toBeLessThan(200)
+  }
+  const poisoned = [7, 57, 107]
+  expect((await deadLetters(world.sql, 'posthog')).map(([event]) => event)).toEqual(poisoned.map((n) => `Event ${n}`))
+  const arrived = [...new Map(captured().filter(({ event }) => event !== '$groupidentify').map((event) => [event.uuid, Number(event.properties.n)])).values()]
+  const due = Array.from({ length: 150 }, (_, n) => n).filter((n) => !poisoned.includes(n))
+  for (const group of [0, 1, 2]) expect(arrived.filter((n) => n % 3 === group)).toEqual(due.filter((n) => n % 3 === group))
+  expect(new Set(captured().filter(({ event }) => event === '$groupidentify').map(({ properties }) => properties.$group_key))).toEqual(new Set([orgs.acme, orgs.demo]))
+  expect(await world.sql`select delivered::int, undelivered::int, pending::int from tracking.sink_lag`).toEqual([{ delivered: 147, undelivered: 3, pending: 0 }])
+  posthog.breaches.length = 0
+})
+
+test('a request stays under PostHog\'s 20 MB', async () => {
+  await setUp()
+  const blob = 'x'.repeat(32_000)
+  for (let n = 0; n < 4; n++) await track('ada@acme.test', ...Array.from({ length: 100 }, (_, i) => ({ event: `Event ${n * 100 + i}`, tags: { blob } })))
+  await deliver(world.sql, 'posthog', { environment })
+  expect(posthog.taken).toHaveLength(400)
+  expect(posthog.requests.length).toBeGreaterThan(1)
+  expect(Math.max(...posthog.requests.map(({ text }) => text.length))).toBeLessThan(10_000_000)
+})
+
+async function setUp(settings: object = {}): Promise<void> {
+  await createSink(world.sql, 'posthog', 'posthog', { host: posthog.url, ...settings })
+}
+
+const openHere = () => open(world.sql, { sink: 'posthog', kind: 'posthog', settings: { host: posthog.url } }, { environment })
+
+/** Tracks events through the API, in one transaction. */
+async function track(email: string, ...payloads: object[]): Promise<void> {
+  const client = await (clients[email] ??= world.signIn(email))
+  const { data, error } = await client.rpc('track_events', { v2: payloads.map((payload) => ({ tracking_version: 2, ...payload })) })
+  expect([error, data?.accepted, data?.results.filter(({ result }: { result: string }) => result !== 'ok')]).toEqual([null, payloads.length, []])
+}
+const clients: Record<string, ReturnType<World['signIn']>> = {}
+
+const captured = () => posthog.taken
+
+/** What PostHog took, in order: names of events, and of the orgs that were introduced. */
+const story = () => posthog.taken.map(({ event, properties }) =>
+  event === '$groupidentify' ? `${properties.$group_type} ${(properties.$group_set as { name: string }).name}` : event)
