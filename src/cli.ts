@@ -4,13 +4,16 @@ import { join } from 'node:path'
 import { Command, CommanderError } from 'commander'
 import { buildCommand } from './cli-build.ts'
 import { catalogCommand } from './cli-catalog.ts'
+import { deadCommand } from './cli-dead.ts'
 import { doctorCommand } from './cli-doctor.ts'
 import { keysCommand } from './cli-keys.ts'
 import { examples, type Cli } from './cli-options.ts'
+import { replayCommand } from './cli-replay.ts'
 import { withoutSecrets } from './cli-settings.ts'
 import { tailCommand } from './cli-tail.ts'
 import { trackCommand } from './cli-track.ts'
 import { upCommand } from './cli-up.ts'
+import { workerCommand } from './cli-worker.ts'
 import { Terminal, visible } from './terminal.ts'
 
 // What a command needs beyond its flags is loaded when it runs, so that --help and mistakes answer at once.
@@ -66,7 +69,10 @@ function onInterrupt(): AbortSignal {
 }
 
 function program(cli: Cli): Command {
-  const commands = [trackCommand, tailCommand, keysCommand, buildCommand, catalogCommand, upCommand, doctorCommand]
+  const commands = [
+    trackCommand, tailCommand, keysCommand, buildCommand, catalogCommand, workerCommand, replayCommand, deadCommand,
+    upCommand, doctorCommand,
+  ]
   const command = new Command('actorscope')
     .description('Product analytics inside Postgres that knows who did something and for whom.')
     .version(version(), '-V, --version', 'print the version')

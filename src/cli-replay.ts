@@ -1,0 +1,139 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Command, InvalidArgumentError } from 'commander'
+import type { Sql, TransactionSql } from 'postgres'
+import { examples, timeFromNow, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
+import { jsonLine, visible, type Terminal } from './terminal.ts'
+
+type Options = CommonOptions & { sink: string, since: Date | 'beginning', dryRun?: boolean, wait: boolean }
+
+/** `actorscope replay`: sends events again. */
+export function replayCommand(cli: Cli): Command {
+  const command = new Command('replay')
+    .description('send a sink again what was received since a time')
+    .requiredOption('--sink <name>', 'the sink')
+    .requiredOption('--since <time>', 'a time, 2026-11-05T09:30:00Z or 2h; or beginning, for all there is', sinceTime)
+    .option('--dry-run', 'say how many events those are, and send nothing')
+    .option('--no-wait', 'do not wait until they are delivered')
+    .addHelpText('after', examples(`
+actorscope replay --sink posthog --since 2026-10-01 --dry-run
+actorscope replay --sink posthog --since 2h
+actorscope replay --sink archive --since beginning --no-wait`) + `
+The same ids, names, times and actors are sent, in the same order. What the sink has still to get stays to be
+delivered. A worker does the sending; it may go on while nobody waits for it. Speaks to Postgres itself
+(DATABASE_URL; without one, the local stack's).
+
+Exit codes:
+  0 the sink is rewound, and has caught up where that was waited for   1 refused   2 the flags make no sense
+  130 the sink is rewound, and nobody waits any more
+`)
+  return withCommon(command).action(async (options: Options) => {
+    const { withDatabase } = await import('./cli-database.ts')
+    await withDatabase(cli, {}, (sql) => replay(sql, cli, options))
+  })
+}
+
+function sinceTime(text: string): Date | 'beginning' {
+  if (text === 'beginning') return text
+  const time = timeFromNow(-1)(text)
+  if (time.getTime() > Date.now()) throw new InvalidArgumentError('It is a time to come.')
+  return time
+}
+
+async function replay(sql: Sql, { terminal, interrupted }: Cli, options: Options): Promise<void> {
+  const before = await rewind(sql, options)
+  const estimate = before.rate === null ? null : before.pending / before.rate
+  const summary = { sink: options.sink, since: options.since, events: before.pending, estimated_seconds: estimate === null ? null : Math.round(estimate) }
+  if (options.json) await terminal.print(jsonLine({ ...summary, dry_run: Boolean(options.dryRun) }))
+  else terminal.say(inWords(before, estimate, options))
+  if (options.dryRun || !options.wait) return
+  const end = await follow(sql, options.sink, before.pending, terminal, interrupted)
+  if (options.json) await terminal.print(jsonLine({ sink: options.sink, ...end }))
+  else terminal.say(farewell(end))
+}
+
+/** How far a sink is. */
+type Standing = { pending: number, done: number, delivered: number, undelivered: number, failures: number, lastError: string | null, retryAt: Date | null, rate: number | null, isWorkedOn: boolean, enabled: boolean }
+
+async function read(sql: Sql | TransactionSql, sink: string): Promise<Standing> {
+  const [row] = await sql<Standing[]>`
+    select l.pending::float8, (l.delivered + l.filtered + l.undelivered + l.dropped)::float8 as done, l.delivered::float8, l.undelivered::float8, l.failures,
+           l.last_error as "lastError", l.retry_at as "retryAt", l.events_a_second as rate, l.enabled,
+           exists (select from tracking.cursors as c where c.sink = l.sink and c.leased_until > now()) as "isWorkedOn"
+    from   tracking.sink_lag as l
+    where  l.sink = ${sink}`
+  return row!
+}
+
+async function rewind(sql: Sql, { sink, since, dryRun }: Options): Promise<Standing> {
+  const undo = new Error('A dry run.')
+  let standing: Standing | undefined
+  await sql.begin(async (tx) => {
+    await tx`select tracking.rewind_sink(${sink}, ${since === 'beginning' ? '-infinity' : since.toISOString()}::text::timestamptz)`
+    standing = await read(tx, sink)
+    if (dryRun) throw undo
+  }).catch((error: unknown) => {
+    if (error !== undo) throw error
+  })
+  return standing!
+}
+
+function inWords({ pending }: Standing, estimate: number | null, { sink, dryRun }: Options): string {
+  const events = `${pending.toLocaleString('en')} ${pending === 1 ? 'event' : 'events'}`
+  const time = pending === 0 ? '' : estimate === null ? '; how fast it takes them is not known yet' : `; at the rate of its last large batches that takes ${span(estimate)}`
+  return `${dryRun ? 'Would send' : 'Sends'} ${visible(sink)} ${events}, but for those that its filters leave out${time}.${dryRun ? ' Nothing was changed.' : ''}`
+}
+
+type End = { result: 'caught_up' | 'no_worker' | 'disabled' | 'rewound_again', delivered: number, undelivered: number, seconds: number }
+
+const lookEvery = 500
+const workerComesWithin = 10_000
+
+/** Waits until the events that there were are delivered. */
+async function follow(sql: Sql, sink: string, total: number, terminal: Terminal, interrupted: AbortSignal): Promise<End> {
+  const started = Date.now()
+  let best = 0
+  let movedAt = started
+  try {
+    for (;;) {
+      const standing = await read(sql, sink)
+      const end = (result: End['result']): End => (
+        { result, delivered: standing.delivered, undelivered: standing.undelivered, seconds: (Date.now() - started) / 1000 })
+      if (standing.done < best) return end('rewound_again')
+      if (standing.done >= total || standing.pending === 0) return end('caught_up')
+      if (!standing.enabled) return end('disabled')
+      if (standing.done > best || standing.isWorkedOn || standing.failures > 0) movedAt = Date.now()
+      if (Date.now() - movedAt > workerComesWithin) return end('no_worker')
+      best = standing.done
+      terminal.showBar(bar(standing, total, Date.now() - started, terminal.width))
+      await sleep(lookEvery, undefined, { signal: interrupted })
+    }
+  } finally {
+    terminal.showBar('')
+  }
+}
+
+function bar({ done, failures, lastError, retryAt }: Standing, total: number, elapsed: number, width: number): string {
+  const share = Math.min(1, done / total)
+  const left = done > 0 && elapsed > 2000 ? `, ${span((total - done) / done * elapsed / 1000)} left` : ''
+  const trouble = failures > 0 ? `, tries again${retryAt ? ` at ${retryAt.toISOString().slice(11, 19)}` : ''}: ${visible(lastError ?? '')}` : left
+  const label = `${String(Math.floor(share * 100)).padStart(3)}%  ${done.toLocaleString('en')} of ${total.toLocaleString('en')} events${trouble}`
+  const room = Math.min(30, width - label.length - 4)
+  const filled = Math.round(share * room)
+  return (room < 5 ? label : `${'█'.repeat(filled)}${'░'.repeat(room - filled)} ${label}`).slice(0, width - 1)
+}
+
+function farewell({ result, delivered, undelivered, seconds }: End): string {
+  const refused = undelivered > 0 ? `, and ${undelivered.toLocaleString('en')} were refused (actorscope dead list)` : ''
+  switch (result) {
+    case 'caught_up': return `Done in ${span(seconds)}: the sink has ${delivered.toLocaleString('en')} of them${refused}.`
+    case 'no_worker': return 'The sink is rewound, and no worker is at it: start one with actorscope worker.'
+    case 'disabled': return 'The sink is rewound, and disabled: nothing is sent until it is enabled.'
+    case 'rewound_again': return 'Somebody else has rewound the sink meanwhile.'
+  }
+}
+
+function span(seconds: number): string {
+  if (seconds < 1) return 'under a second'
+  if (seconds < 100) return `${Math.ceil(seconds)} s`
+  return seconds < 6000 ? `${Math.ceil(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`
+}

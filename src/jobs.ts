@@ -1,0 +1,73 @@
+import type { Sql } from 'postgres'
+import { reconcile } from './reconcile.ts'
+import { loadSecrets } from './secrets.ts'
+
+// What is done on a schedule besides delivering. The database says whose turn it is (tracking.jobs), so of any number
+// of workers one does each job at a time.
+
+/** What jobs are done with. */
+export type JobContext = {
+  /** The database, with the rights of the service role. */
+  readonly sql: Sql
+  /** Who is at work. */
+  readonly worker: string
+  /** Where the builder is, and its key; without them it is not asked. */
+  readonly builder?: { url: string, apiKey: string }
+  readonly fetch: typeof fetch
+  log(message: string, fields?: Record<string, unknown>): void
+  readonly signal: AbortSignal
+}
+
+/** A job: how often it is due, how long it may take before another worker has a go, and what it is. */
+type Job = { everySeconds: number, maxSeconds: number, isPossible?(context: JobContext): boolean, run(context: JobContext): Promise<Record<string, unknown>> }
+
+const jobs: Record<string, Job> = {
+  'make-partitions': { everySeconds: 3600, maxSeconds: 300, run: (context) => row(context.sql`select tracking.make_partitions() as made`) },
+  'reconcile-builds': { everySeconds: 60, maxSeconds: 300, run: (context) => row(context.sql`select timed_out, expired from tracking.reconcile_builds()`) },
+  'retry-dead-letters': { everySeconds: 60, maxSeconds: 300, run: (context) => row(context.sql`select written, failed from tracking.retry_dead_letters()`) },
+  'ask-builder': {
+    everySeconds: 60, maxSeconds: 240, isPossible: ({ builder }) => builder !== undefined,
+    run: (context) => {
+      const signal = AbortSignal.any([context.signal, AbortSignal.timeout(200_000)])
+      return reconcile({ ...context, signal, builderUrl: context.builder!.url, apiKey: context.builder!.apiKey })
+    },
+  },
+}
+
+async function row(query: PromiseLike<readonly Record<string, unknown>[]>): Promise<Record<string, unknown>> {
+  const [only = {}] = await query
+  return Object.fromEntries(Object.entries(only).map(([name, value]) => [name, Number(value)]))
+}
+
+/** The names of the jobs. */
+export const jobNames = Object.keys(jobs)
+
+/** What came of a job. */
+export type JobOutcome = { job: string, seconds: number, result?: Record<string, unknown>, error?: string }
+
+/**
+ * Does a job, where it is due and nobody is at it.
+ *
+ * @returns what came of it; undefined where there was nothing to do.
+ * @throws what the database says of the schedule; a job that fails is an outcome.
+ */
+export async function doJob(name: string, context: JobContext): Promise<JobOutcome | undefined> {
+  const { everySeconds, maxSeconds, isPossible = () => true, run } = jobs[name]!
+  if (!isPossible(context)) return undefined
+  const { sql, worker } = context
+  const [turn] = await sql<{ taken: boolean }[]>`select tracking.take_job(${name}, ${worker}, ${maxSeconds}) as taken`
+  if (!turn?.taken) return undefined
+  const started = performance.now()
+  const outcome = await run(context).then((result) => ({ result }), (error: unknown) => ({ error: error instanceof Error ? error.message : String(error) }))
+  const seconds = (performance.now() - started) / 1000
+  const error = 'error' in outcome ? outcome.error : null
+  await sql`select tracking.end_job(${name}, ${worker}, make_interval(secs => ${everySeconds}), ${error})`
+  return { job: name, seconds, ...outcome }
+}
+
+/** Finds the builder: BUILDER_URL in the environment, and BUILDER_API_KEY there or in Supabase's Vault. */
+export async function findBuilder(environment: Record<string, string | undefined>, sql: Sql): Promise<JobContext['builder']> {
+  const url = environment.BUILDER_URL
+  const apiKey = url && (await loadSecrets({ sink: 'builder', kind: 'builder', settings: {} }, environment, sql))('api_key')
+  return url && apiKey ? { url, apiKey } : undefined
+}

@@ -1,0 +1,233 @@
+import type { Sql } from 'postgres'
+import { SinkError, type LoggedEvent, type SinkSettings } from './sink.ts'
+
+/** Who leases batches. */
+export type Lessee = {
+  /** The database, with the rights of the service role. */
+  readonly sql: Sql
+  /** Who is at work, such as `host:4711`. */
+  readonly worker: string
+  /** Events a batch, at most; default 500. */
+  readonly batchSize?: number
+  /** How long a lease lasts without a sign of life; default 30. */
+  readonly leaseSeconds?: number
+}
+
+/** What `tracking.lease_batch` and `tracking.lease_ahead` answer. */
+export type Batch = SinkSettings & {
+  shard: number
+  /** Names the batch. */
+  lease: string
+  /** How often it failed before, in a row. */
+  failures: number
+  /** Whether there may be another behind it. */
+  more: boolean
+  events: LoggedEvent[]
+}
+
+/** Leases the next batch of a sink; undefined where there is nothing to do. */
+export async function leaseBatch({ sql, worker, batchSize = 500, leaseSeconds = 30 }: Lessee, sink: string): Promise<Batch | undefined> {
+  const [row] = await sql<Answer[]>`select tracking.lease_batch(${sink}, ${worker}, ${batchSize}, ${leaseSeconds}) as batch`
+  return row?.batch ?? undefined
+}
+
+type Answer = { batch: Batch | null }
+
+/** How far a batch has come. Events are sent in order, so what is done with is at its beginning. */
+export class Progress {
+  /** How many events are done with. */
+  done = 0
+  /** How many of them the sink took. */
+  delivered = 0
+  /** Those that it did not, by their place in the batch. */
+  readonly undelivered: { place: number, error: string, status?: number }[] = []
+  /** How many of its events are booked as done with. */
+  booked = 0
+
+  constructor(readonly batch: Batch) {}
+
+  /** Notes that the sink took so many events, but for some. */
+  took(count: number, undelivered: readonly { event: LoggedEvent, error: string }[]): void {
+    for (const { event, error } of undelivered) {
+      this.undelivered.push({ place: this.batch.events.indexOf(event, this.done), error })
+    }
+    this.done += count
+    this.delivered += count - undelivered.length
+  }
+
+  /** Notes that the sink refused an event for good. */
+  refused({ message, status }: SinkError): void {
+    this.undelivered.push({ place: this.done, error: message, status })
+    this.done++
+  }
+
+  /** How many events may be booked before all are: two of one id in one transaction go together. */
+  get bookable(): number {
+    const { events } = this.batch
+    const isSplit = (count: number) =>
+      events[count - 1]?.txid === events[count]?.txid && events[count - 1]?.event_id === events[count]?.event_id
+    let count = this.done
+    while (count > 0 && count < events.length && isSplit(count)) count--
+    return count
+  }
+
+  /** The undelivered among the events that are not booked yet, up to a place, as the database keeps them. */
+  undeliveredUpTo(place: number): string {
+    const letters = this.undelivered.filter((letter) => letter.place >= this.booked && letter.place < place)
+    return JSON.stringify(letters.map(({ place, error }) => {
+      const { scope_id, event_id } = this.batch.events[place]!
+      return { event: { scope_id, event_id }, error }
+    }))
+  }
+}
+
+const beatSeconds = 5
+
+/**
+ * A worker's hold on a shard of a sink, for a batch and those that it leases ahead, one after the other. It is kept
+ * alive until it is closed. What it asks of the database, it asks in order.
+ */
+export class Lease {
+  private readonly losing = new AbortController()
+  /** Aborts when somebody else may have the batch. */
+  readonly lost = this.losing.signal
+  private readonly seconds: number
+  private endsAt: number
+  private current: Progress
+  private queue: Promise<unknown> = Promise.resolve()
+  private readonly heart: ReturnType<typeof setInterval>
+
+  constructor(private readonly lessee: Lessee, batch: Batch) {
+    this.current = new Progress(batch)
+    this.seconds = lessee.leaseSeconds ?? 30
+    this.endsAt = Date.now() + this.seconds * 1000
+    // What is the batch now may be another when its turn comes, and then its lease has not begun.
+    const beat = (progress: Progress) => this.inOrder(() => this.beat(progress))
+    this.heart = setInterval(() => void beat(this.current), Math.min(beatSeconds, this.seconds / 3) * 1000)
+  }
+
+  /** Ends the signs of life. */
+  async close(): Promise<void> {
+    clearInterval(this.heart)
+    await this.queue
+  }
+
+  /** Turns to a batch, when the one before it is sent. */
+  begin(batch: Batch): Progress {
+    return this.current = new Progress(batch)
+  }
+
+  /** Leases the batch behind another; undefined where there is none. */
+  readAhead({ sink, shard, lease }: Batch): Promise<Batch | undefined> {
+    return this.inOrder(async () => {
+      const { sql, batchSize = 500 } = this.lessee
+      const [row] = await sql<Answer[]>`select tracking.lease_ahead(${sink}, ${shard}, ${lease}, ${batchSize}) as batch`
+      return row?.batch ?? undefined
+    })
+  }
+
+  /**
+   * Books a batch as complete; the one that was leased ahead is the lease's now.
+   *
+   * @param next the one that was leased ahead; and whether to lease the one behind that, too.
+   */
+  complete(progress: Progress, next?: Batch, andAhead = false): Promise<{ isDone: boolean, ahead?: Batch }> {
+    const { sql, batchSize = 500 } = this.lessee
+    const { batch: { sink, shard, lease, events } } = progress
+    return this.inOrder(async () => {
+      const undelivered = progress.undeliveredUpTo(events.length)
+      let tries = 0
+      const [row] = await this.stubbornly(() => {
+        tries++
+        return sql<(Answer & { done: boolean })[]>`
+          select c.done, a.batch
+          from   (select tracking.complete_batch(${sink}, ${shard}, ${lease}, ${undelivered}::text::jsonb) as done offset 0) as c
+          cross  join lateral (
+            select case when c.done and ${andAhead} then tracking.lease_ahead(${sink}, ${shard}, ${next?.lease ?? null}::uuid, ${batchSize}) end as batch
+          ) as a`
+      })
+      // An answer may have been lost on the way, and the batch be complete all the same.
+      const isDone = row!.done || tries > 1 && next !== undefined && await this.extend(next)
+      if (!isDone) this.losing.abort()
+      return { isDone, ahead: row!.batch ?? undefined }
+    })
+  }
+
+  /** Hands a batch back: what is done of it counts, and anybody may have the rest at once. */
+  release(progress: Progress): Promise<{ result: 'interrupted' | 'lost' }> {
+    return this.inOrder(async () => {
+      await this.stubbornly(() => this.book(progress))
+      const isKept = await this.stubbornly(() => this.extend(progress.batch, 0))
+      return { result: isKept ? 'interrupted' : 'lost' }
+    })
+  }
+
+  /** Says that a batch failed: what is done of it counts, and the rest is tried again. */
+  fail(progress: Progress, error: unknown): Promise<{ result: 'failed' | 'lost', error: string, retryAt?: Date }> {
+    const { sql } = this.lessee
+    const { sink, shard, lease } = progress.batch
+    const message = error instanceof Error ? error.message : String(error)
+    const pause = `${error instanceof SinkError ? error.retryAfterMs ?? 0 : 0} milliseconds`
+    return this.inOrder(async () => {
+      await this.stubbornly(() => this.book(progress))
+      const [row] = await this.stubbornly(() => sql<{ retry_at: Date | null }[]>`
+        select tracking.fail_batch(${sink}, ${shard}, ${lease}, ${message}, ${pause}::text::interval) as retry_at`)
+      return { result: row?.retry_at ? 'failed' : 'lost', error: message, retryAt: row?.retry_at ?? undefined }
+    })
+  }
+
+  // What was sent is booked while the rest is under way, so that little of it is sent twice should this process die.
+  private async beat(progress: Progress): Promise<void> {
+    try {
+      await this.book(progress)
+      if (this.endsAt - Date.now() < this.seconds * 1000 * 2 / 3 && !await this.extend(progress.batch)) this.losing.abort()
+    } catch {
+      // The database may be back before the lease ends.
+      if (Date.now() > this.endsAt) this.losing.abort()
+    }
+  }
+
+  private async extend({ sink, shard, lease }: Batch, seconds = this.seconds): Promise<boolean> {
+    const asked = Date.now()
+    const [row] = await this.lessee.sql<{ kept: boolean }[]>`select tracking.extend_lease(${sink}, ${shard}, ${lease}, ${seconds}) as kept`
+    if (row!.kept) this.endsAt = asked + seconds * 1000
+    return row!.kept
+  }
+
+  /** Moves the cursor past what is done of the batch; but as long as nothing was taken, nothing is certain. */
+  private async book(progress: Progress): Promise<void> {
+    const { batch: { sink, shard, lease, events }, booked, bookable } = progress
+    const last = events[bookable - 1]
+    if (bookable <= booked || bookable === events.length || !last || progress.delivered === 0) return
+    const [row] = await this.lessee.sql<{ kept: boolean }[]>`
+      select tracking.advance_batch(
+               ${sink}, ${shard}, ${lease}, ${bookable - booked}, ${last.txid}::text::xid8, ${last.event_id}, ${progress.undeliveredUpTo(bookable)}::text::jsonb) as kept`
+    if (row!.kept) progress.booked = bookable
+    else this.losing.abort()
+  }
+
+  private inOrder<T>(ask: () => Promise<T>): Promise<T> {
+    const asked = this.queue.then(ask)
+    this.queue = asked.catch(() => {})
+    return asked
+  }
+
+  // The database may go away for a moment, with or without having heard.
+  private async stubbornly<T>(ask: () => PromiseLike<T>): Promise<T> {
+    for (let attempt = 0; ; attempt++) {
+      try {
+        return await ask()
+      } catch (error) {
+        if (!isLostConnection(error) || Date.now() > this.endsAt) throw error
+        await new Promise((done) => setTimeout(done, Math.min(1000, 50 * 2 ** attempt)))
+      }
+    }
+  }
+}
+
+const lost = /^(CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|57P0[1-5]|08\d{3}|53300)$/
+
+/** Says whether the database was not there, or went away: asking again may help. */
+export function isLostConnection(error: unknown): boolean {
+  return lost.test(String((error as { code?: unknown } | null)?.code))
+}

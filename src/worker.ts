@@ -1,0 +1,294 @@
+import { hostname } from 'node:os'
+import type { Sql } from 'postgres'
+import { drain, endWithin, type Courier, type Ending, type Outcome } from './delivery.ts'
+import { doJob, findBuilder, jobNames } from './jobs.ts'
+import { isLostConnection, type Batch } from './lease.ts'
+import type { Log } from './log.ts'
+import { openPool } from './pool.ts'
+import { loadSecrets } from './secrets.ts'
+import { openSink, type Sink } from './sink.ts'
+import { WorkerStats } from './worker-stats.ts'
+
+export type WorkerOptions = {
+  databaseUrl: string
+  /** Where secrets and BUILDER_URL are. */
+  environment: Record<string, string | undefined>
+  log: Log
+  /** Says to end: no batch is begun any more. */
+  closing: AbortSignal
+  /** How long the batch that is under way may take then; default 8. */
+  graceSeconds?: number
+  /** Serves `/healthz` and `/metrics` on this port of 127.0.0.1; 0 takes any that is free. */
+  port?: number
+  /** Whether statements are prepared, default true; false for a pooler such as Supabase's on port 6543. */
+  prepare?: boolean
+  /** The sinks to deliver to; default all. */
+  sinks?: string[]
+  /** Whether to do the jobs as well; default true. */
+  jobs?: boolean
+  /** Batches of one sink at once, at most, where it has shards; default 4. */
+  concurrency?: number
+  /** Events a batch, at most; default 500. */
+  batchSize?: number
+  /** How long a lease lasts without a sign of life; default 30. */
+  leaseSeconds?: number
+  /** Milliseconds between looks at a sink that had nothing; default 200. */
+  pollMs?: number
+  /** Who is at work; default the host's name and the process's id. */
+  name?: string
+  fetch?: typeof fetch
+  /** Told when it is at work, with the port that it serves on. */
+  started?(port: number | undefined): void
+}
+
+/**
+ * Delivers to all enabled sinks, and does the jobs that are due, until it is told to end. Any number of workers may
+ * run: they share the work. A database that goes away is waited for.
+ *
+ * @returns when it has ended; the batch that was under way is finished, or handed on.
+ * @throws {Error} where the port is taken.
+ */
+export async function runWorker(options: WorkerOptions): Promise<void> {
+  const worker = new Worker(options)
+  try {
+    await worker.run()
+  } finally {
+    await worker.close()
+  }
+}
+
+const refreshMs = 5000
+const jobsMs = 5000
+
+class Worker {
+  private readonly sql: Sql
+  private readonly ending: Ending
+  private readonly name: string
+  private readonly stats: WorkerStats
+  private readonly runners = new Map<string, Runner>()
+  private readonly secrets = new Map<string, { readAt: number, secret: (name: string) => string | undefined }>()
+  private readonly timers = new Set<ReturnType<typeof setInterval>>()
+  private readonly jobsUnderWay = new Map<string, Promise<void>>()
+  private isAway = false
+
+  constructor(private readonly options: WorkerOptions) {
+    const { databaseUrl, prepare, environment, log, closing, graceSeconds = 8 } = options
+    this.name = options.name ?? `${hostname()}:${process.pid}`
+    log.hide([passwordOf(databaseUrl), ...secretsIn(environment)])
+    this.sql = openPool(databaseUrl, { prepare, max: 8, name: 'actorscope worker' })
+    this.ending = endWithin(graceSeconds, closing)
+    this.stats = new WorkerStats({ sql: this.sql, worker: this.name })
+  }
+
+  async run(): Promise<void> {
+    const { log, closing, jobs = true } = this.options
+    if (closing.aborted) return
+    const port = this.options.port === undefined ? undefined : await this.stats.serve(this.options.port)
+    log('info', 'the worker begins', { worker: this.name, port })
+    await this.refresh()
+    this.every(refreshMs, () => this.refresh())
+    this.listen()
+    if (jobs) for (const job of jobNames) this.every(jobsMs, () => this.doJob(job))
+    this.options.started?.(port)
+    await aborted(closing)
+    log('info', 'the worker ends', { worker: this.name })
+    for (const timer of this.timers) clearInterval(timer)
+    await Promise.race([
+      Promise.all([...[...this.runners.values()].map((runner) => runner.idle()), ...this.jobsUnderWay.values()]),
+      aborted(this.ending.leaving).then(() => sleep((this.options.graceSeconds ?? 8) * 300)),
+    ])
+  }
+
+  async close(): Promise<void> {
+    for (const timer of this.timers) clearInterval(timer)
+    await Promise.all([this.stats.close(), this.sql.end({ timeout: 1 })])
+  }
+
+  private every(ms: number, work: () => Promise<void>): void {
+    this.timers.add(setInterval(() => void work(), ms))
+    void work()
+  }
+
+  // Sinks that are made, changed or rewound are told of; what was not heard is seen a little later. Through a pooler
+  // nothing is heard.
+  private listen(): void {
+    const hear = () => void this.refresh()
+    this.sql.listen('tracking_sinks', hear, hear).catch((error: unknown) => this.trouble(error, 'tracking_sinks cannot be listened to'))
+  }
+
+  /** Looks at which sinks there are, and has each of them worked on. */
+  private async refresh(): Promise<void> {
+    try {
+      const sinks = await this.sql<{ name: string, shards: number }[]>`
+        select s.name, count(*)::integer as shards
+        from   tracking.sinks as s
+        join   tracking.cursors as c on c.sink = s.name
+        where  s.enabled
+        group  by s.name`
+      this.wellAgain()
+      const wanted = new Map(sinks.filter(({ name }) => this.options.sinks?.includes(name) ?? true).map(({ name, shards }) => [name, shards]))
+      for (const [name, runner] of this.runners) {
+        if (wanted.has(name)) continue
+        runner.stop()
+        this.runners.delete(name)
+      }
+      for (const [name, shards] of wanted) {
+        const runner = this.runners.get(name) ?? this.begin(name)
+        runner.lanes = Math.min(shards, this.options.concurrency ?? 4)
+        runner.wake()
+      }
+    } catch (error) {
+      this.trouble(error, 'the sinks cannot be read')
+    }
+  }
+
+  private begin(sink: string): Runner {
+    const { batchSize, leaseSeconds, pollMs = 200 } = this.options
+    const courier: Courier = { sql: this.sql, worker: this.name, batchSize, leaseSeconds, open: (batch) => this.open(batch) }
+    const runner = new Runner(courier, sink, this.ending, pollMs, {
+      ended: (outcome) => this.report(sink, outcome),
+      well: () => this.wellAgain(),
+      failed: (error) => this.trouble(error, 'a sink cannot be worked on', { sink }),
+    })
+    this.runners.set(sink, runner)
+    this.options.log('debug', 'a sink is worked on', { sink })
+    return runner
+  }
+
+  private async open(batch: Batch): Promise<Sink> {
+    const { environment, log, fetch = globalThis.fetch } = this.options
+    let known = this.secrets.get(batch.sink)
+    if (!known || known.readAt < Date.now() - 60_000) {
+      const load = await loadSecrets(batch, environment, this.sql)
+      const secret = (name: string) => { const text = load(name); log.hide([text]); return text }
+      this.secrets.set(batch.sink, known = { readAt: Date.now(), secret })
+    }
+    return openSink(batch, {
+      secret: known.secret, fetch, sql: this.sql,
+      log: (message, fields) => log('info', message, { sink: batch.sink, ...fields }),
+    })
+  }
+
+  private report(sink: string, outcome: Outcome): void {
+    const { log } = this.options
+    const { result, delivered, undelivered, seconds, error, retryAt } = outcome
+    this.stats.ended(sink, outcome)
+    const facts = { sink, delivered, undelivered, seconds: Number(seconds.toFixed(3)) }
+    if (result === 'failed') log('warn', 'a batch failed', { ...facts, error, retry_at: retryAt })
+    else if (result !== 'delivered') log('info', `a batch was ${result}`, facts)
+    else if (undelivered > 0) log('warn', 'events were refused for good', facts)
+    else log('debug', 'a batch was delivered', facts)
+  }
+
+  private async doJob(name: string): Promise<void> {
+    if (this.jobsUnderWay.has(name) || this.options.closing.aborted) return
+    const { log, environment, fetch = globalThis.fetch } = this.options
+    const work = async () => {
+      const builder = name === 'ask-builder' ? await findBuilder(environment, this.sql) : undefined
+      log.hide([builder?.apiKey])
+      const outcome = await doJob(name, {
+        sql: this.sql, worker: this.name, builder, fetch, signal: this.ending.hurrying,
+        log: (message, fields) => log('warn', message, { job: name, ...fields }),
+      })
+      if (!outcome) return
+      this.stats.did(outcome)
+      const { result, error, seconds } = outcome
+      const isNews = result && Object.values(result).some((value) => value !== 0)
+      log(error ? 'warn' : isNews ? 'info' : 'debug', error ? 'a job failed' : 'a job is done', { job: name, seconds: Number(seconds.toFixed(3)), ...result, error })
+    }
+    const underWay = work().catch((error: unknown) => this.trouble(error, 'a job cannot be done', { job: name }))
+    this.jobsUnderWay.set(name, underWay)
+    await underWay.finally(() => this.jobsUnderWay.delete(name))
+  }
+
+  /** Tells what went wrong; of a database that is away, once. */
+  private trouble(error: unknown, message: string, fields: Record<string, unknown> = {}): void {
+    const { code, message: said, hint } = error as { code?: string, message?: string, hint?: string }
+    if (!isLostConnection(error)) return this.options.log('error', message, { ...fields, code, error: said ?? String(error), hint })
+    if (this.isAway || this.options.closing.aborted) return
+    this.isAway = true
+    this.options.log('warn', 'the database is away', { code, error: said })
+  }
+
+  private wellAgain(): void {
+    this.stats.wasWell()
+    if (!this.isAway) return
+    this.isAway = false
+    this.options.log('info', 'the database is back')
+  }
+}
+
+/** Who is told how a sink's work goes. */
+type RunnerReports = { ended(outcome: Outcome): void, well(): void, failed(error: unknown): void }
+
+const longestPauseMs = 10_000
+
+/** Works on one sink: looks for batches again and again, and delivers as many at once as it has lanes. */
+class Runner {
+  /** Batches at once. */
+  lanes = 1
+  private busy = 0
+  private failures = 0
+  private isStopped = false
+  private timer: ReturnType<typeof setTimeout> | undefined
+  private whenIdle: (() => void)[] = []
+
+  constructor(
+    private readonly courier: Courier, private readonly sink: string, private readonly ending: Ending,
+    private readonly pollMs: number, private readonly reports: RunnerReports,
+  ) {}
+
+  /** Looks for a batch now. */
+  wake(): void {
+    if (this.isStopped || this.ending.closing.aborted || this.busy >= this.lanes) return
+    clearTimeout(this.timer)
+    this.timer = undefined
+    void this.work()
+  }
+
+  /** Begins nothing any more. */
+  stop(): void {
+    this.isStopped = true
+    clearTimeout(this.timer)
+  }
+
+  /** Resolves when nothing is under way, once it is told to end. */
+  async idle(): Promise<void> {
+    clearTimeout(this.timer)
+    if (this.busy > 0) await new Promise<void>((done) => this.whenIdle.push(done))
+  }
+
+  private async work(): Promise<void> {
+    this.busy++
+    let pauseMs = this.pollMs
+    try {
+      // Where one shard has something, another may have as well.
+      await drain(this.courier, this.sink, this.ending, { begun: () => this.wake(), ended: (outcome) => this.reports.ended(outcome) })
+      this.failures = 0
+      this.reports.well()
+    } catch (error) {
+      pauseMs = Math.min(longestPauseMs, 100 * 2 ** this.failures++) * (0.5 + Math.random() / 2)
+      this.reports.failed(error)
+    }
+    this.busy--
+    if (this.busy === 0) for (const done of this.whenIdle.splice(0)) done()
+    if (this.busy === 0 && !this.isStopped && !this.ending.closing.aborted) this.timer ??= setTimeout(() => this.wake(), pauseMs)
+  }
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((done) => {
+    if (signal.aborted) done()
+    else signal.addEventListener('abort', () => done(), { once: true })
+  })
+}
+
+const sleep = (ms: number) => new Promise<void>((done) => setTimeout(done, ms))
+
+function passwordOf(databaseUrl: string): string | undefined {
+  return URL.canParse(databaseUrl) ? decodeURIComponent(new URL(databaseUrl).password) || undefined : undefined
+}
+
+function secretsIn(environment: Record<string, string | undefined>): (string | undefined)[] {
+  return Object.entries(environment).filter(([name]) => /SECRET|TOKEN|PASSWORD|_KEY$/.test(name)).map(([, value]) => value)
+}
