@@ -1,0 +1,4 @@
+import { createDeliver, readDeliverSettings } from './deliver.ts'
+
+const deliver = createDeliver(readDeliverSettings(Deno.env.toObject()))
+Deno.serve(deliver)
