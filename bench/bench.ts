@@ -2,6 +2,7 @@ import { cpus } from 'node:os'
 import { parseArgs } from 'node:util'
 import type { Sql } from 'postgres'
 import { batchContest, buildContest, bulkContest, catalogContest, growthContest, singleContest } from './contests.ts'
+import { drainContest, flatContest, presenceContest } from './delivery.ts'
 import { measure, type Contest, type Measurement } from './measure.ts'
 import { startRing, type Ring } from './ring.ts'
 
@@ -10,9 +11,12 @@ const usage = `npm run bench -- [options]
 Measures the write path against the bare database, in one run: each contest's contenders take turns, and every
 figure is the median of the rounds. Needs pgbench on the PATH (Debian: apt-get install postgresql-15).
 
-  --only NAME         one contest: single, batch, catalog, build, bulk or growth (default: all but growth)
+  --only NAME         one contest: single, batch, catalog, build, bulk, growth, delivery, presence or flat
+                      (default: all but growth, presence and flat)
   --rounds N          rounds of each contest (default 5)
-  --rows N            rows that the log of the contest growth holds beforehand (default 1000000)
+  --rows N            rows that the log of the contest growth holds beforehand (default 1000000); for flat, several
+                      with commas between (default 10000,1000000,10000000)
+  --scale N           how much of its backlogs the contests delivery and flat drain (default 1)
   --supa-audit PATH   the SQL of supa_audit, to set it beside the build triggers
   --json              print the figures as JSON`
 
@@ -20,7 +24,8 @@ const { values: options } = parseArgs({
   options: {
     only: { type: 'string' },
     rounds: { type: 'string', default: '5' },
-    rows: { type: 'string', default: '1000000' },
+    rows: { type: 'string' },
+    scale: { type: 'string', default: '1' },
     'supa-audit': { type: 'string' },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', default: false },
@@ -56,9 +61,12 @@ async function chooseContests(ring: Ring): Promise<Contest[]> {
     catalog: () => [1, 100].map((size) => catalogContest(ring, size)),
     build: () => [buildContest(ring)],
     bulk: () => [bulkContest(ring)],
-    growth: async () => [await growthContest(ring, Number(options.rows))],
+    growth: async () => [await growthContest(ring, Number(options.rows ?? 1_000_000))],
+    delivery: async () => [await drainContest(ring, Number(options.scale))],
+    presence: async () => [await presenceContest(ring)],
+    flat: async () => [await flatContest(ring, (options.rows ?? '10000,1000000,10000000').split(',').map(Number), Number(options.scale))],
   }
-  const names = options.only ? [options.only] : ['single', 'batch', 'catalog', 'build', 'bulk']
+  const names = options.only ? [options.only] : ['single', 'batch', 'catalog', 'build', 'bulk', 'delivery']
   const chosen: Contest[] = []
   for (const name of names) {
     const make = contests[name]
