@@ -42,7 +42,8 @@ async function up(cli: Cli, options: Options): Promise<void> {
     return
   }
   const print = (text: string) => void cli.terminal.print(text)
-  const play = async (apiUrl: string) => (await import('./story.ts')).playStory(apiUrl, print)
+  const play = async (apiUrl: string, eventsFile: string) =>
+    (await import('./story.ts')).playStory(apiUrl, eventsFile, print)
   process.exitCode = await stack.serve({
     settings, print, tryIt, play: options.story ? play : undefined,
     colors: cli.terminal.colors, interrupted: cli.interrupted,

@@ -11,7 +11,7 @@ async function reset(): Promise<void> {
     throw new StackError('data_in_use', `Postgres runs on ${dataDir}. Stop npm start first.`)
   }
   // Only what the stack made: the folder may be anybody's.
-  for (const name of ['postgres', 'postgres.new', 'postgres.password', 'postgres.log']) {
+  for (const name of ['postgres', 'postgres.new', 'postgres.password', 'postgres.log', 'events.ndjson']) {
     await rm(join(dataDir, name), { recursive: true, force: true })
   }
   console.log(`Emptied ${dataDir}.`)

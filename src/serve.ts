@@ -9,7 +9,7 @@ export type ServeOptions = {
   print(text: string): void
   colors: Colors
   /** What to do first, once everything runs: whether all was well. */
-  play?(apiUrl: string): Promise<boolean>
+  play?(apiUrl: string, eventsFile: string): Promise<boolean>
   /** Ends after that, instead of serving. */
   once?: boolean
   /** How to track an event from another terminal: a sentence that ends in a colon, and commands to paste. */
@@ -27,14 +27,14 @@ export async function serve(options: ServeOptions): Promise<number> {
   const { settings, print, colors, play, once, tryIt, interrupted } = options
   const stack = await startStack(settings, (step) => print(`${colors.dim('·')} ${step}`), interrupted)
   try {
-    const { api } = stack
-    if (!api) {
+    const { api, eventsFile } = stack
+    if (!api || !eventsFile) {
       print('\nThe chapters are applied. This is a Supabase, with APIs of its own: there is nothing else to start.')
       return 0
     }
-    const isWell = await play?.(api.url) ?? true
+    const isWell = await play?.(api.url, eventsFile) ?? true
     if (!once) {
-      print(`\n${colors.bold('It runs')} until Ctrl-C.\n${directions(stack.databaseUrl, api.url)}\n${tryIt(api.url)}\n`)
+      print(`\n${colors.bold('It runs')} until Ctrl-C.\n${directions(stack.databaseUrl, api.url, eventsFile)}\n${tryIt(api.url)}\n`)
       await untilStopped(stack, interrupted)
       print('\nStopping …')
     }
@@ -53,13 +53,14 @@ async function untilStopped(stack: Stack, interrupted: AbortSignal): Promise<voi
   await Promise.race([asked, lost])
 }
 
-function directions(databaseUrl: string, apiUrl: string): string {
+function directions(databaseUrl: string, apiUrl: string, eventsFile: string): string {
   return `
    API              ${apiUrl}
    publishable key  ${publishableKey}
    secret key       ${secretKey}
    JWT secret       ${jwtSecret}
    database         ${databaseUrl}
+   delivered to     ${eventsFile}
 
 To look into the database, paste this into another terminal:
 

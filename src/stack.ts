@@ -1,8 +1,10 @@
 import { randomUUID } from 'node:crypto'
+import { join } from 'node:path'
 import { startApi, type Api } from './api.ts'
 import {
   admitApi, connect, inspectDatabase, localPassword, migrate, noteChapters, refuseOutdated, seedOnce, standIn,
 } from './database.ts'
+import { keepFileSink, startLocalWorker } from './local-worker.ts'
 import { startPostgres } from './postgres.ts'
 import type { Settings } from './settings.ts'
 
@@ -12,6 +14,8 @@ export type Stack = {
   readonly databaseUrl: string
   /** The Data and Auth API; a real Supabase has its own, and none is started for it. */
   readonly api?: Api
+  /** The file that a worker delivers the log to, a row of public.events as JSON a line. */
+  readonly eventsFile?: string
   /** Resolves when the database server is gone though nobody stopped the stack; never, where it is not the stack's. */
   readonly lost: Promise<void>
   /** Ends everything that was started, in order. */
@@ -22,8 +26,8 @@ export type Stack = {
 export type Report = (step: string) => void
 
 /**
- * Starts the local stack: Postgres, the chapters, the demo world, the Data and Auth API. What was started is
- * stopped again where a later part fails, or where `signal` says to give up.
+ * Starts the local stack: Postgres, the chapters, the demo world, the Data and Auth API, a worker. What was started
+ * is stopped again where a later part fails, or where `signal` says to give up.
  *
  * @throws {StackError} when something is in the way; see its codes.
  */
@@ -63,7 +67,11 @@ async function build(settings: Settings, step: Report, stops: (() => Promise<voi
   const apiUrl = await admitApi(sql, databaseUrl, settings.databaseUrl ? randomUUID() : localPassword)
   const api = await startApi({ port: settings.apiPort, portVariable: 'ACTORSCOPE_API_PORT', databaseUrl: apiUrl })
   stops.push(() => api.stop())
-  return { databaseUrl, lost, api }
+  const eventsFile = join(settings.dataDir, 'events.ndjson')
+  step(`a worker, which delivers to ${eventsFile}`)
+  await keepFileSink(sql, eventsFile)
+  stops.push(startLocalWorker(databaseUrl, step))
+  return { databaseUrl, lost, api, eventsFile }
 }
 
 async function openDatabase(settings: Settings, step: Report, stops: (() => Promise<void>)[]) {

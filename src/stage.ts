@@ -64,6 +64,12 @@ export class Stage {
     this.say([colors.dim(line(headings)), ...rows.map(line)].join('\n'))
   }
 
+  /** Shows a command of the shell, and what it prints. */
+  output(command: string, lines: string[]): void {
+    this.print('')
+    this.say([colors.cyan(command), ...lines].join('\n'))
+  }
+
   /** States what must now be true, and whether it is. */
   promise(holds: boolean, sentence: string): void {
     if (!this.amongPromises) this.print('')

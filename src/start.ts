@@ -18,7 +18,7 @@ async function main(args: string[], interrupted: AbortSignal): Promise<number> {
     settings: readSettings(process.env),
     print,
     colors,
-    play: (apiUrl) => playStory(apiUrl, print),
+    play: (apiUrl, eventsFile) => playStory(apiUrl, eventsFile, print),
     once: args.includes('--once'),
     tryIt: (apiUrl) => `To track an event, paste this there, in the project's folder:\n\n${snippet(apiUrl)}`,
     interrupted,

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { createClient, type SupabaseClient } from '@supabase/supabase-js'
 import ws from 'ws'
 import { publishableKey, secretKey } from './api.ts'
@@ -29,12 +30,12 @@ type EventRow = {
 }
 
 /**
- * Plays the story on the terminal: real calls over HTTP, their answers, and what they prove. The ids of its events
- * are new every time, so it can be played again and again.
+ * Plays the story on the terminal: real calls over HTTP, their answers, what they prove, and the file that a worker
+ * delivers to. The ids of its events are new every time, so it can be played again and again.
  *
  * @returns whether everything was as it said
  */
-export async function playStory(apiUrl: string, print: (text: string) => void): Promise<boolean> {
+export async function playStory(apiUrl: string, eventsFile: string, print: (text: string) => void): Promise<boolean> {
   const began = new Date().toISOString()
   const cast = await gather(apiUrl)
   const stage = new Stage(print)
@@ -46,6 +47,8 @@ export async function playStory(apiUrl: string, print: (text: string) => void): 
   await stage.scene('An old client, with the organization in user_id, still works', () => speakVersion1(stage, cast))
   await stage.scene('A build speaks for itself: its changes of status are events', () => build(stage, cast))
   await stage.scene('What an analyst sees', () => analyse(stage, cast, began))
+  await stage.scene('What happened goes on: here to a file, elsewhere to PostHog, LogSnag, Bento or a webhook', () =>
+    deliver(stage, cast, began, eventsFile))
   const { stated, broken } = stage.promises
   print(`\n${broken === 0 ? `All ${stated} promises hold.` : `${broken} of ${stated} promises do not hold.`}`)
   return broken === 0
@@ -177,6 +180,21 @@ async function analyse(stage: Stage, cast: Cast, began: string): Promise<void> {
   const attributed = rows.length > 0 && rows.every((row) => row.actor_id && row.org_id)
   stage.promise(attributed, 'every event has its actor and its org')
   stage.promise(foreign.length === 0, 'eve, of another org, sees none of them')
+}
+
+async function deliver(stage: Stage, cast: Cast, began: string, eventsFile: string): Promise<void> {
+  const rows = await read(cast.ada.from('events').select().gte('received_at', began).order('event_id'))
+  const told = new Set(rows.map((row) => row.event_id))
+  let lines: EventRow[] = []
+  for (const until = Date.now() + 10_000; lines.length < told.size && Date.now() < until; await sleep(100)) {
+    const written = (await readFile(eventsFile, 'utf8').catch(() => '')).split('\n').filter((line) => line.endsWith('}'))
+    lines = written.map((line): EventRow => JSON.parse(line)).filter((row) => told.has(row.event_id))
+  }
+  stage.output(`tail -n 3 ${eventsFile} | jq -c '[.occurred_at, .event, .actor_id, .org_id]'`, lines.slice(-3)
+    .map((row) => JSON.stringify([row.occurred_at, row.event, row.actor_id, row.org_id])))
+  const delivered = new Set(lines.map((row) => row.event_id)).size === told.size
+  stage.promise(told.size > 0 && delivered, `all ${told.size} events that ada may see are there`)
+  stage.promise(lines.length === told.size, 'each of them once')
 }
 
 async function promiseNothingWritten(stage: Stage, readers: SupabaseClient[], event_id: string) {

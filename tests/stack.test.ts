@@ -8,7 +8,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { connect, migrate, standIn } from '../src/database.ts'
 import { freePort, isRunning, startPostgres } from '../src/postgres.ts'
 import { projectDir, readSettings, type Settings } from '../src/settings.ts'
-import { startStack, type Stack } from '../src/stack.ts'
+import { startStack, type Report, type Stack } from '../src/stack.ts'
 import { asLogin, cloneDatabase, createWorld, temporaryFolder } from './world.ts'
 
 const cleanups: (() => Promise<unknown> | unknown)[] = []
@@ -22,6 +22,7 @@ describe('npm start', () => {
     const started = run('npm', ['start', '--', '--once'], settings)
     expect(await started.exited, started.output()).toBe(0)
     expect(started.output()).toContain('✓ nothing was written')
+    expect(started.output()).toMatch(/✓ all \d\d events that ada may see are there/)
     expect(started.output()).not.toContain('✗')
     await expectNothingLeft(settings)
   })
@@ -80,6 +81,30 @@ describe('the stack', () => {
     const second = await start(settings)
     expect(await ask(second, 'select name from orgs order by name')).toEqual(
       ['Acme', 'Demo', 'Evil', 'Kept'].map((name) => ({ name })))
+  })
+
+  test('has a worker that delivers the log to a file, each event once, also over a restart', async () => {
+    const settings = await freshSettings()
+    const first = await start(settings)
+    const written = await ask(first, writeEvent)
+    await expect.poll(() => linesOf(first), { timeout: 20_000 }).toMatchObject(written)
+    await first.stop()
+    const second = await start(settings)
+    written.push(...await ask(second, writeEvent))
+    await expect.poll(() => linesOf(second), { timeout: 20_000 }).toMatchObject(written)
+  })
+
+  test('writes to the file of its folder where that was moved, and tells of a sink that fails', async () => {
+    const settings = await freshSettings()
+    const told: string[] = []
+    const stack = await start(settings, (step) => told.push(step))
+    await ask(stack, `update tracking.sinks set settings = '{"path": "/nowhere/events.ndjson"}'`)
+    await ask(stack, writeEvent)
+    await expect.poll(() => told.join('\n'), { timeout: 20_000 }).toMatch(/a batch failed.*ENOENT/)
+    await stack.stop()
+    const moved = await start(settings)
+    await ask(moved, 'update tracking.cursors set retry_at = null')
+    await expect.poll(async () => (await linesOf(moved)).at(-1)?.event, { timeout: 20_000 }).toBe('Report Exported')
   })
 
   test('refuses a data folder that another stack uses', async () => {
@@ -180,7 +205,7 @@ describe('npm run reset', () => {
     expect(refused.output()).toContain('Stop npm start first')
     await stack.stop()
     expect(await run('npm', ['run', 'reset'], settings).exited).toBe(0)
-    expect(existsSync(join(settings.dataDir, 'postgres'))).toBe(false)
+    for (const made of ['postgres', 'events.ndjson']) expect(existsSync(join(settings.dataDir, made)), made).toBe(false)
   })
 })
 
@@ -211,8 +236,8 @@ async function runServer(): Promise<string> {
   return `postgres://postgres:postgres@127.0.0.1:${server.port}/postgres`
 }
 
-async function start(settings: Settings): Promise<Stack> {
-  const stack = await startStack(settings, () => {})
+async function start(settings: Settings, report: Report = () => {}): Promise<Stack> {
+  const stack = await startStack(settings, report)
   cleanups.push(() => stack.stop())
   return stack
 }
@@ -220,6 +245,17 @@ async function start(settings: Settings): Promise<Stack> {
 async function ask({ databaseUrl }: Stack, statement: string): Promise<object[]> {
   const sql = connect(databaseUrl, { max: 1 })
   return [...(await sql.unsafe(statement).finally(() => sql.end()))]
+}
+
+const writeEvent = `
+  insert into events (scope_id, org_id, actor_id, event, event_id, occurred_at)
+  select o.id, o.id, '10000000-0000-4000-8000-000000000001', 'Report Exported', e.id, tracking.event_time(e.id)
+  from   (select id from orgs order by id limit 1) as o, tracking.new_event_id(now()) as e (id)
+  returning event_id`
+
+async function linesOf({ eventsFile = '' }: Stack): Promise<Record<string, unknown>[]> {
+  const text = await readFile(eventsFile, 'utf8').catch(() => '')
+  return text.split('\n').filter((line) => line !== '').map((line) => JSON.parse(line))
 }
 
 async function occupy(port: number): Promise<void> {
