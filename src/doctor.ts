@@ -1,6 +1,7 @@
 import type { Sql } from 'postgres'
 import { readChapters } from './chapters.ts'
 import { grants, migrations, rowSecurity, searchPaths } from './doctor-chapters.ts'
+import { sinks } from './doctor-sinks.ts'
 import { error, forEach, ok, some, warning, type Check, type Finding, type Result } from './finding.ts'
 
 /** Examines an installation from inside the database: a finding for each check. It changes nothing. */
@@ -173,5 +174,5 @@ const clock: Check = async (sql) => {
 
 const checks: Record<string, Check> = {
   version, migrations, roles, partitions, 'row security': rowSecurity, grants, 'search paths': searchPaths,
-  realtime, cron, 'API logins': apiLogins, 'dead letters': deadLetters, clock,
+  realtime, cron, 'API logins': apiLogins, 'dead letters': deadLetters, sinks, clock,
 }

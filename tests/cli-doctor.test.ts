@@ -41,7 +41,7 @@ describe('a healthy installation', () => {
     expect(stderr).toBe('')
     expect(stdout.trim().split('\n').map((line) => line.slice(0, 16).trim())).toEqual([
       '✓ connection', '✓ version', '✓ migrations', '✓ roles', '✓ partitions', '✓ row security', '✓ grants', '✓ search paths',
-      '✓ realtime', '! cron', '✓ API logins', '✓ dead letters', '✓ clock', '✓ Data API',
+      '✓ realtime', '! cron', '✓ API logins', '✓ dead letters', '✓ sinks', '✓ clock', '✓ Data API',
     ])
     expect(code).toBe(0)
   })
@@ -199,6 +199,29 @@ describe('what is broken is told, with what to do; where that is SQL, it does', 
     await writeFile(shift, `const now = Date.now; Date.now = () => now() + ${offset}`)
     const { stdout } = await doctor('healthy', { NODE_OPTIONS: `--import ${shift}` })
     expect(stdout).toMatch(new RegExp(`^\\${sign} clock .*this machine's clock is ${Math.abs(offset / 1000)}\\.\\d s ${direction} the database's`, 'm'))
+  })
+
+  // Events of an hour ago, and a sink that has them before it.
+  const backlog = `
+    insert into events (scope_id, actor_id, event, event_id, occurred_at, received_at)
+    select a.id, a.id, 'Late', e.id, tracking.event_time(e.id), now() - interval '1 hour'
+    from   (select '10000000-0000-4000-8000-000000000001'::uuid) as a (id), tracking.new_event_id(now() - interval '1 hour') as e (id);
+    select tracking.create_sink('hook', 'webhook', '{"url": "http://127.0.0.1:1"}', from_beginning => true);`
+  const failed = (failure: string) => `${backlog} commit;
+    select ${failure} from tracking.lease_batch('hook', 'w') as l (b), json_to_record(l.b) as b (shard integer, lease uuid, events jsonb);`
+
+  test.each([
+    ['sinks that have nothing before them', 'ok', 'nothing is lost or late on the way to hook',
+      `select tracking.create_sink('hook', 'webhook', '{}')`],
+    ['a sink that nobody delivers to', 'warning', 'hook is 1 event behind, the oldest of 60 minutes ago', backlog],
+    ['a disabled one that waits', 'ok', 'nothing is lost or late on the way to hook', `${backlog} update tracking.sinks set enabled = false`],
+    ['a sink that fails', 'warning', 'hook fails, and its events wait: HTTP 503', failed(`tracking.fail_batch('hook', b.shard, b.lease, 'HTTP 503')`)],
+    ['a sink that refused an event', 'warning', 'hook refused 1 event for good',
+      failed(`tracking.complete_batch('hook', b.shard, b.lease, jsonb_build_array(jsonb_build_object('event', b.events -> 0, 'error', 'HTTP 400')))`)],
+    ['books that do not balance', 'error', 'events of hook are missing in the books', `${backlog} update tracking.cursors set delivered = 1`],
+    ['a restored log', 'error', 'the log was restored from another cluster, and waits', `update tracking.log set written_by = '3'`],
+  ])('sinks: %s', async (_, verdict, finding, damage) => {
+    expect(await look(await broken(damage), 'sinks')).toMatchObject({ verdict, finding })
   })
 
   test('a login that may not look is a warning, with the one that may', async () => {

@@ -153,3 +153,41 @@ begin
     from   crm.products as p
     join   crm.own_memberships() as m on m.account_no = p.account_no and coalesce(m.sku, p.sku) = p.sku;
 end $$;
+
+
+-- What things are called ----------------------------------------------------------------------------
+-- For sinks: they are run as the service role alone. Addresses for mail are auth.users' here too.
+
+create or replace function org.name(org_id uuid)
+  returns text
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select a.title from crm.accounts as a where a.account_no = crm.account_of(name.org_id));
+end $$;
+
+create or replace function app.name(app_id text)
+  returns text
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (select initcap(p.sku) from crm.products as p where p.sku = name.app_id);
+end $$;
+
+create or replace function org.admins(org_id uuid)
+  returns table (actor_id uuid, email text)
+  language plpgsql stable security definer
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+    select p.auth_id, tracking.email(p.auth_id)
+    from   crm.members as m
+    join   crm.people as p on p.auth_id = m.member and not p.blocked
+    where  m.account_no = crm.account_of(admins.org_id)
+    and    m.rank = 'owner'
+    and    m.sku is null
+    order  by 1;
+end $$;

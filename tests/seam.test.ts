@@ -46,6 +46,16 @@ beforeAll(async () => {
 afterAll(() => world.close())
 beforeEach(() => world.sql.unsafe('delete from events; delete from build_requests').simple())
 
+describe('sinks', () => {
+  test('are told an account\'s title, a product\'s name, and its owners but the blocked one', async () => {
+    const [row] = await world.sql`
+      select org.name(${hers}) as org, org.name(${people.ada}) as nobody, app.name('widget') as app,
+             (select json_agg(a) from org.admins(${hers}) as a) as admins`
+    expect(row).toEqual({
+      org: 'Umbrella', nobody: null, app: 'Widget', admins: [{ actor_id: people.ada, email: 'ada@acme.test' }] })
+  })
+})
+
 describe('track_event', () => {
   test('attaches an account to its member\'s event', async () => {
     expect(await track(bob, { event: 'Looked', org_id: hers })).toEqual('ok')
