@@ -13,13 +13,13 @@ test('whatever fails, and whoever is killed, every sink gets every event, in the
 }, 600_000)
 
 function expectSound(sink: string, proof: Proof['sinks'][string]): void {
-  const { delivered, filtered, undelivered, received, replayed } = proof
+  const { delivered, filtered, undelivered, received, replayed, deliveredInReplay } = proof
   expect({ sink, ...proof }).toMatchObject({
     events, pending: 0, missing: 0, unasked: 0, outOfOrder: 0, changed: 0, changedInReplay: 0 })
   // Bento takes the good ones of a batch with a bad one, and does not say which that is: they are sent again.
   if (sink !== 'bento') expect(proof.replayedTwice).toBe(0)
   expect(delivered + filtered + undelivered).toBe(events)
-  expect([received, replayed]).toEqual([delivered, delivered])
+  expect([received, replayed, deliveredInReplay]).toEqual([delivered, delivered, delivered])
   // Poison is the only breach; whoever asks for another path has not noticed that the port was theirs once.
   expect(proof.breaches.filter((breach) => !/poison|could not be processed|not found/i.test(breach))).toEqual([])
 }

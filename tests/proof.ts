@@ -43,7 +43,8 @@ async function main(): Promise<number> {
   }
   const isSound = proof.gaps === 0 && proof.errors.length === 0 && Object.entries(proof.sinks).every(([, own]) =>
     own.pending + own.missing + own.unasked + own.outOfOrder + own.changed + own.changedInReplay === 0
-    && own.delivered + own.filtered + own.undelivered === own.events && own.received === own.delivered && own.replayed === own.delivered)
+    && own.delivered + own.filtered + own.undelivered === own.events && own.received === own.delivered
+    && own.replayed === own.deliveredInReplay && own.replayed === own.delivered)
   console.log(isSound ? 'All of it holds.' : 'IT DOES NOT HOLD.')
   return isSound ? 0 : 1
 }

@@ -29,7 +29,7 @@ export type ProofOptions = {
 
 /** What a sink's receiver has, beside what is in the log. */
 export type SinkProof = {
-  /** The books: events of the log, and what became of them. */
+  /** The books before the replay: events of the log, and what became of them. */
   events: number, delivered: number, filtered: number, undelivered: number, pending: number
   /** Different events that the receiver took. */
   received: number
@@ -39,8 +39,8 @@ export type SinkProof = {
   outOfOrder: number
   /** Events that were other bytes when they came again, while all went wrong; and in the replay. */
   changed: number, changedInReplay: number
-  /** Events that the replay sent, and those that it sent more than once. */
-  replayed: number, replayedTwice: number
+  /** Events that the replay sent, those that it sent more than once, and those that the books then call delivered. */
+  replayed: number, replayedTwice: number, deliveredInReplay: number
   /** Times that an event came again before the replay. */
   repeated: number
   /** Requests that broke the vendor's contract. */
@@ -80,7 +80,11 @@ export async function prove(options: ProofOptions): Promise<Proof> {
     const delivery = (performance.now() - started) / 1000
     tell(`delivered in ${Math.round(delivery)} s; now the replay`)
 
-    for (const vendor of vendors) await vendor.beginReplay()
+    let gaps = await countGaps(database.sql)
+    for (const vendor of vendors) {
+      await vendor.beginReplay()
+      vendor.books = await readBooks(database.sql, vendor)
+    }
     for (const { name } of vendors) await database.sql`select tracking.rewind_sink(${name}, '-infinity')`
     const replayStarted = performance.now()
     await untilDelivered(database.sql, crew)
@@ -89,7 +93,7 @@ export async function prove(options: ProofOptions): Promise<Proof> {
     await Promise.all([watching, measuring, reporting])
     const sinks: Record<string, SinkProof> = {}
     for (const vendor of vendors) sinks[vendor.name] = await compare(database.sql, vendor)
-    const [{ gaps } = { gaps: -1 }] = await database.sql<{ gaps: number }[]>`select count(*)::integer as gaps from tracking.delivery_gaps`
+    gaps += await countGaps(database.sql)
     return {
       sinks, gaps, errors: crew.errors, kills: { worker: crew.kills, postgres: database.kills },
       seconds: { delivery: Math.round(delivery), replay: Math.round((performance.now() - replayStarted) / 1000) } }
@@ -283,6 +287,8 @@ class Vendor {
   readonly changedInReplay = new Set<string>()
   readonly replayed = new Map<string, number>()
   repeated = 0
+  /** What the database says before the replay. */
+  books: Books = { delivered: 0, filtered: 0, undelivered: 0, pending: 0 }
   private isReplay = false
 
   constructor(
@@ -379,10 +385,23 @@ function linesOf(path: string): () => Promise<{ id: string, bytes: string }[]> {
   }
 }
 
+type Books = Pick<SinkProof, 'delivered' | 'filtered' | 'undelivered' | 'pending'>
+
+async function readBooks(sql: Sql, { name }: Vendor): Promise<Books> {
+  const [books] = await sql<Books[]>`
+    select delivered::float8, filtered::float8, undelivered::float8, pending::float8
+    from   tracking.sink_lag
+    where  sink = ${name}`
+  return books!
+}
+
+async function countGaps(sql: Sql): Promise<number> {
+  const [row] = await sql<{ gaps: number }[]>`select count(*)::integer as gaps from tracking.delivery_gaps`
+  return row!.gaps
+}
+
 /** Sets what a vendor has beside what is in the log. */
 async function compare(sql: Sql, vendor: Vendor): Promise<SinkProof> {
-  const [books] = await sql<Pick<SinkProof, 'delivered' | 'filtered' | 'undelivered' | 'pending'>[]>`
-    select delivered::float8, filtered::float8, undelivered::float8, pending::float8 from tracking.sink_lag where sink = ${vendor.name}`
   const log = await sql<{ id: string, org: string, event: string }[]>`select event_id as id, org_id as org, event from public.events order by epoch, txid, event_id`
   const matches = (event: string, pattern: string) => pattern.endsWith('*') ? event.startsWith(pattern.slice(0, -1)) : event === pattern
   const wanted = log.filter(({ event }) => vendor.events?.some((pattern) => matches(event, pattern)) ?? true)
@@ -399,7 +418,7 @@ async function compare(sql: Sql, vendor: Vendor): Promise<SinkProof> {
   }
   const others = [...vendor.first.keys()].filter((id) => !ids.has(id))
   return {
-    events: log.length, ...books!,
+    events: log.length, ...vendor.books, deliveredInReplay: (await readBooks(sql, vendor)).delivered,
     received: vendor.first.size - others.filter((id) => announcements.has(id)).length,
     missing: wanted.filter(({ id }) => !vendor.first.has(id)).length,
     unasked: others.filter((id) => !announcements.has(id)).length,
