@@ -43,10 +43,10 @@ test('the types are right, wherever ESM is imported', async () => {
   expect(Object.keys(problems).filter((kind) => !foreign.has(kind))).toEqual([])
 })
 
-test('it brings the library, the command line, the chapters, the edge functions and the demo world, and nothing else', async () => {
+test('it brings the library, the command line, the chapters, the edge functions with their sources, the demo world, and nothing else', async () => {
   const files = (await readdir(installed)).sort()
   expect(files).toEqual(['LICENSE', 'README.md', 'dist', 'migrations', 'package.json', 'seed.sql', 'src', 'supabase', 'tests'])
-  expect(await readdir(join(installed, 'src'))).toEqual(['stand-ins.sql'])
+  expect(await readdir(join(installed, 'src'))).toEqual(await readdir(join(projectDir, 'src')))
   expect(await readdir(join(installed, 'supabase'))).toEqual(['functions'])
   expect(await readdir(join(installed, 'tests'))).toEqual(['fixtures'])
 })
@@ -83,5 +83,6 @@ test('each entry can be imported, and its types hold in a strict project', async
 
 test('the command line starts without the packages that only the local stack needs', async () => {
   const { stdout } = await run(process.execPath, [join(installed, 'dist/cli.js'), '--help'], { env: plain })
-  for (const command of ['track', 'tail', 'keys', 'build', 'catalog', 'up', 'doctor']) expect(stdout).toContain(command)
+  const commands = ['track', 'tail', 'keys', 'build', 'catalog', 'worker', 'replay', 'dead', 'up', 'doctor']
+  for (const command of commands) expect(stdout).toContain(`  ${command} `)
 })
