@@ -375,6 +375,34 @@ comment on function tracking.current_epoch is 'The generation of the log that is
 revoke execute on function tracking.current_epoch from public;
 grant execute on function tracking.current_epoch to anon, authenticated, service_role;
 
+-- What is committed now: the snapshot that a cursor is. Postgres's own leaves two things out, and events would be
+-- taken for seen that are not: the transaction that asks, which may write more; and on a replica, whoever is writing.
+-- There, all is left for later that is not older than the oldest of them.
+create function tracking.current_snapshot()
+  returns pg_snapshot
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_now  constant pg_snapshot := pg_current_snapshot();
+  v_xmin constant xid8 := pg_snapshot_xmin(v_now);
+  v_xmax constant xid8 := pg_snapshot_xmax(v_now);
+  v_own  xid8;
+begin
+  if pg_is_in_recovery() then
+    return format('%1$s:%1$s:', v_xmin);
+  end if;
+  v_own := pg_current_xact_id_if_assigned();
+  if v_own < v_xmax then
+    return format('%s:%s:%s', least(v_own, v_xmin), v_xmax, array_to_string(array(
+      select x.txid from pg_snapshot_xip(v_now) as x (txid) union select v_own order by 1), ','));
+  end if;
+  return v_now;
+end $$;
+comment on function tracking.current_snapshot is 'What is committed now: neither what is under way, nor what this transaction wrote or will write.';
+revoke execute on function tracking.current_snapshot from public;
+grant execute on function tracking.current_snapshot to anon, authenticated, service_role;
+
 -- Which of a number of shards a scope falls to.
 create function tracking.shard_of(scope_id uuid, shards integer)
   returns integer
@@ -471,10 +499,13 @@ begin
     if (after ->> 'epoch')::smallint <> v_epoch then
       after := '{"seen": "1:1:"}';
     end if;
-    v_seen := coalesce((after ->> 'seen')::pg_snapshot, pg_current_snapshot());
-    v_now := coalesce((after ->> 'until')::pg_snapshot, pg_current_snapshot());
+    v_seen := coalesce((after ->> 'seen')::pg_snapshot, tracking.current_snapshot());
+    v_now := coalesce((after ->> 'until')::pg_snapshot, tracking.current_snapshot());
     v_txid := coalesce((after ->> 'txid')::xid8, '0');
     v_id := coalesce((after ->> 'event_id')::uuid, '00000000-0000-0000-0000-000000000000');
+    if pg_snapshot_xmax(v_now) < pg_snapshot_xmax(v_seen) then
+      v_now := v_seen; -- on a replica that is behind another
+    end if;
   exception when invalid_text_representation or numeric_value_out_of_range then
     perform tracking.raise_error('invalid_payload', 'after is not a cursor of read_events.', 'Send the cursor of the last answer, or none.');
   end;

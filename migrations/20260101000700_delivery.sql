@@ -180,7 +180,7 @@ begin
   select v_sink.name, s.shard, p.epoch, p.seen, p.epoch, p.seen
   from   generate_series(0, shards - 1) as s (shard), (
     select case when from_beginning then 1 else tracking.current_epoch() end,
-           case when from_beginning then '1:1:' else pg_current_snapshot() end
+           case when from_beginning then '1:1:' else tracking.current_snapshot() end
   ) as p (epoch, seen);
   return v_sink;
 end $$;
@@ -326,7 +326,7 @@ begin
     continue when v_cursor.epoch = v_epoch and v_cursor.until is null and not exists (
       select
       from   tracking.next_events(
-               v_epoch, v_cursor.seen, pg_current_snapshot(), v_cursor.position_txid, v_cursor.position_id, 1, v_cursor.shard, v_shards));
+               v_epoch, v_cursor.seen, tracking.current_snapshot(), v_cursor.position_txid, v_cursor.position_id, 1, v_cursor.shard, v_shards));
     select c.* into v_cursor
     from   tracking.cursors as c
     where  (c.sink, c.shard) = (v_sink.name, v_cursor.shard)
@@ -338,7 +338,7 @@ begin
     -- Where a snapshot is read to its end, or a generation of the log, there may be more behind it.
     <<batches>>
     loop
-      v_until := case when v_cursor.epoch = v_epoch then coalesce(v_cursor.until, pg_current_snapshot()) else v_cursor.until end;
+      v_until := case when v_cursor.epoch = v_epoch then coalesce(v_cursor.until, tracking.current_snapshot()) else v_cursor.until end;
       v_batch := tracking.read_batch(v_sink, v_cursor, v_until, v_cursor.position_txid, v_cursor.position_id, size);
       if v_batch.total > 0 then
         exit shards when v_batch.wanted > 0 or v_passed >= 20;
@@ -703,7 +703,6 @@ create function tracking.rewind_sink(sink text, "to" timestamptz)
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_now   constant pg_snapshot := pg_current_snapshot(); -- before the log is looked at: who is writing may commit meanwhile
   v_epoch smallint := 1;
   v_txid  xid8 := '1';
   v_seen  pg_snapshot;
@@ -721,11 +720,7 @@ begin
     order  by e.epoch, e.txid
     limit  1;
   end if;
-  v_epoch := coalesce(v_epoch, tracking.current_epoch());
-  v_seen := case when v_txid is null then v_now else format('%1$s:%1$s:', v_txid)::pg_snapshot end;
-  if v_epoch = tracking.current_epoch() then
-    v_seen := tracking.seen_by_both(v_seen, v_now);
-  end if;
+  v_seen := case when v_txid is not null then format('%1$s:%1$s:', v_txid)::pg_snapshot end;
 
   perform from tracking.cursors as c where c.sink = rewind_sink.sink order by c.shard for update;
   update tracking.cursors as c
@@ -735,9 +730,9 @@ begin
          (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null),
          failures = 0, retry_at = null, last_error = null, delivered = 0, filtered = 0, undelivered = 0, dropped = 0
   from   (
-    select b.shard, least(b.epoch, v_epoch) as epoch,
+    select b.shard, least(b.epoch, v_epoch) as epoch, -- no further than it has come, so that nothing is skipped
            case
-             when b.epoch < v_epoch then tracking.done_by(b)
+             when b.epoch < v_epoch or v_txid is null then tracking.done_by(b)
              when b.epoch > v_epoch then v_seen
              else tracking.seen_by_both(tracking.done_by(b), v_seen)
            end as seen

@@ -92,6 +92,29 @@ test('an event that commits late is delivered then, and delays no other', async 
   expect(await drain()).toEqual(['Late'])
 })
 
+test('a sink that is made while a transaction writes gets all of it', async () => {
+  const writer = await openTransaction('Before')
+  await createSink()
+  await writer.write('After')
+  await writer.commit()
+  expect(await drain()).toEqual(['Before', 'After'])
+})
+
+test.each([
+  ['makes a sink', `create_sink('sink', 'ndjson')`, ['First', 'Second']],
+  ['rewinds it', `rewind_sink('sink', now())`, ['First', 'Second', 'Of another']],
+  ['leases a batch', `lease_batch('sink', 'test')`, ['Of another', 'First', 'Second']],
+])('a transaction that %s in its midst, while others commit, has all of its own events delivered', async (_, call, delivered) => {
+  if (!call.startsWith('create')) await createSink()
+  const session = await openTransaction('First')
+  await write('Of another')
+  await session.sql.unsafe(`select tracking.${call}`)
+  await session.write('Second')
+  await session.commit()
+  await sql`update tracking.cursors set leased_until = now()`
+  expect(await drain()).toEqual(delivered)
+})
+
 test('the order is that of transactions, and a batch is cut anywhere', async () => {
   await createSink()
   for (let n = 0; n < 30; n++) await write(`Event ${n}a`, `Event ${n}b`)
@@ -415,7 +438,11 @@ async function openTransaction(event: string) {
   const connection = await sql.reserve()
   await connection`begin`
   await writeFor(people.ada, event, connection)
-  return { commit: async () => { await connection`commit`; connection.release() } }
+  return {
+    sql: connection,
+    write: (more: string) => writeFor(people.ada, more, connection),
+    commit: async () => { await connection`commit`; connection.release() },
+  }
 }
 
 async function lease(size = 500): Promise<Batch | null> {

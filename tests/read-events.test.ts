@@ -1,5 +1,7 @@
 import type { SupabaseClient } from '@supabase/supabase-js'
+import type { Sql } from 'postgres'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { connect } from '../src/database.ts'
 import { orgs } from './demo.ts'
 import { createWorld, type World } from './world.ts'
 
@@ -68,6 +70,27 @@ test.each([1, 2, 3, 7, 10, 11])('many events come in portions of %i, none twice 
     empty = events.length === 0 ? empty + 1 : 0
   }
   expect(read.toSorted()).toEqual([...names, 'Late', 'After'].toSorted())
+})
+
+test('who reads in the midst of a transaction reads on from there when it is committed', async () => {
+  const session = await world.sql.reserve()
+  const other = connect(world.databaseUrl, { max: 1 })
+  const write = (on: Sql, event: string) => on`
+    insert into events (scope_id, org_id, occurred_at, event_id, event, source)
+    select ${orgs.acme}, ${orgs.acme}, tracking.event_time(i.id), i.id, ${event}, 'service' from tracking.new_event_id(clock_timestamp()) as i (id)`
+  const read = async (after: unknown) => (await session`select read_events(${session.json(after as never)}) as answer`)[0]!.answer
+  const begun = await read(null)
+  await session`begin`
+  await write(session, 'Before')
+  await write(other, 'Of another')
+  const amid = await read(begun.cursor)
+  await write(session, 'After')
+  await session`commit`
+  const end = await read(amid.cursor)
+  const names = ({ events }: { events: { event: string }[] }) => events.map(({ event }) => event)
+  expect([names(amid), names(end)]).toEqual([['Of another'], ['Before', 'After']])
+  session.release()
+  await other.end()
 })
 
 /** Somebody who reads on from where they were. */
