@@ -155,6 +155,19 @@ comment on column tracking.undelivered.tries is 'How often it was refused.';
 alter table tracking.undelivered enable row level security;
 grant select on tracking.undelivered to service_role;
 
+-- Apart from the cursors, which workers hold locked while they read the log: who drops a part of the log waits for
+-- nobody who waits for it.
+create table tracking.expired (
+  sink   text     not null references tracking.sinks (name) on update cascade on delete cascade,
+  shard  smallint not null,
+  events bigint   not null,
+  primary key (sink, shard)
+);
+comment on table tracking.expired is
+  'How many events since the start of each shard of a sink went with partitions that were dropped: its books still have them.';
+alter table tracking.expired enable row level security;
+grant select on tracking.expired to service_role;
+
 
 -- Makes a sink and its cursors. It starts with what is committed from now on, or with the log's beginning.
 create function tracking.create_sink(
@@ -168,6 +181,7 @@ declare
   v_sink tracking.sinks;
 begin
   perform tracking.refuse_restored_log();
+  lock table tracking.expired in row exclusive mode; -- no partition is dropped that this sink is to have
   if shards is null or shards not between 1 and 64 then
     raise invalid_parameter_value using
       message = format('A sink has 1 to 64 shards, not %s.', coalesce(shards::text, 'null')),
@@ -696,9 +710,10 @@ comment on function tracking.done_by is 'The transactions that a cursor is done 
 revoke execute on function tracking.done_by from public;
 
 -- Sends everything again that was received since a time; -infinity: everything there is. What is still to be
--- delivered stays so: nothing is ever skipped by it.
+-- delivered stays so: nothing is ever skipped by it. What was dropped from the log cannot be sent again: that is
+-- answered; and dead letters that went from the log meanwhile are kept.
 create function tracking.rewind_sink(sink text, "to" timestamptz)
-  returns void
+  returns bigint
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
 as $$
@@ -708,6 +723,7 @@ declare
   v_seen  pg_snapshot;
 begin
   perform tracking.refuse_restored_log();
+  lock table tracking.expired in row exclusive mode; -- no partition is dropped meanwhile; waited for with no hand on the log
   if not exists (select from tracking.sinks as s where s.name = rewind_sink.sink) then
     perform tracking.raise_no_sink(rewind_sink.sink);
   end if;
@@ -745,11 +761,32 @@ begin
   using  tracking.cursors as c
   where  u.sink = rewind_sink.sink
   and    (c.sink, c.shard) = (u.sink, u.shard)
-  and    tracking.is_since(c.start_epoch, c.start_seen, u.epoch, u.txid);
+  and    tracking.is_since(c.start_epoch, c.start_seen, u.epoch, u.txid)
+  and    exists (
+           select
+           from   public.events as e
+           where  (e.scope_id, e.occurred_at, e.event_id) = (u.scope_id, tracking.event_time(u.event_id), u.event_id));
+  delete from tracking.expired as x where x.sink = rewind_sink.sink;
+  insert into tracking.expired (sink, shard, events)
+  select c.sink, c.shard, count(*)
+  from   tracking.undelivered as u
+  join   tracking.cursors as c using (sink, shard)
+  where  c.sink = rewind_sink.sink
+  and    tracking.is_since(c.start_epoch, c.start_seen, u.epoch, u.txid)
+  group  by c.sink, c.shard;
+  update tracking.cursors as c
+  set    undelivered = x.events
+  from   tracking.expired as x
+  where  c.sink = rewind_sink.sink
+  and    (x.sink, x.shard) = (c.sink, c.shard);
   perform pg_notify('tracking_sinks', rewind_sink.sink);
+  return (
+    select coalesce(sum(d.events), 0)
+    from   tracking.dropped_partitions as d
+    where  d.last_received_at >= rewind_sink."to");
 end $$;
 comment on function tracking.rewind_sink is
-  'Puts a sink back to a time: events received since are delivered again, with the same ids and times, and it counts from there. Errors: 42704 for an unknown sink, log_restored.';
+  'Puts a sink back to a time: events received since are delivered again, with the same ids and times, and it counts from there. Answers how many events, at most, were received since and cannot be, because tracking.drop_partitions took them. Errors: 42704 for an unknown sink, log_restored.';
 revoke execute on function tracking.rewind_sink from public;
 grant execute on function tracking.rewind_sink to service_role;
 
@@ -902,20 +939,25 @@ comment on view tracking.sink_lag is
   'Each sink: events pending, the age of the oldest in seconds (null when it has caught up), delivered, filtered, undelivered and dropped since its start, failures in a row, the last error, when it is tried again, and how fast its last large batches were.';
 grant select on tracking.sink_lag to service_role;
 
--- What would be lost. A sink's events since its start are delivered, filtered, undelivered, dropped or pending;
--- and those that are undelivered are kept.
+-- What would be lost. A sink's events since its start, those that the log has and those that expired, are delivered,
+-- filtered, undelivered, dropped or pending; and those that are undelivered are kept.
 create view tracking.delivery_gaps with (security_invoker = true) as
-select c.sink, c.shard, a.events, c.delivered, c.filtered, c.undelivered, k.kept, c.dropped, p.events as pending
+select c.sink, c.shard, a.events, x.expired, c.delivered, c.filtered, c.undelivered, k.kept, c.dropped, p.events as pending
 from   tracking.cursors as c
 cross  join lateral tracking.pending(c) as p
 cross  join lateral tracking.since_start(c) as a
+cross  join lateral (
+  select coalesce(sum(x.events), 0)::bigint as expired
+  from   tracking.expired as x
+  where  (x.sink, x.shard) = (c.sink, c.shard)
+) as x
 cross  join lateral (
   select count(*) as kept
   from   tracking.undelivered as u
   where  (u.sink, u.shard) = (c.sink, c.shard)
   and    tracking.is_since(c.start_epoch, c.start_seen, u.epoch, u.txid)
 ) as k
-where  a.events <> c.delivered + c.filtered + c.undelivered + c.dropped + p.events
+where  a.events + x.expired <> c.delivered + c.filtered + c.undelivered + c.dropped + p.events
 or     k.kept <> c.undelivered;
 comment on view tracking.delivery_gaps is 'Shards of sinks whose books do not balance: empty as long as nothing is lost.';
 grant select on tracking.delivery_gaps to service_role;

@@ -69,8 +69,8 @@ test.each<[string, Way]>([
   await inSubtransaction(there, 'New 2')
   await writeAsPeople(there, 'Early')
 
-  // Then no sink is read on, made or rewound
-  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`]) {
+  // Then no sink is read on, made or rewound, and nothing is dropped
+  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `drop_partitions('0')`]) {
     expect(await failureOf(there.unsafe(`select tracking.${statement}`))).toMatchObject({ code: '55000', message: 'log_restored' })
   }
   expect((await there`select epoch, event from events where event like 'New %' order by event`).map(({ epoch }) => epoch)).toEqual([1, 1])

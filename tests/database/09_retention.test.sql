@@ -1,6 +1,6 @@
 -- Chapter 9: the log's months.
 begin;
-select plan(36);
+select plan(61);
 
 -- The months that have a partition, in order, and what each may hold.
 create function tests.months()
@@ -121,6 +121,61 @@ from   (values
   ('service', 'delete from tracking.events_default', '42501 permission denied for table events_default'),
   ('ada@acme.test', 'truncate tracking.events_2025_03', '42501 permission denied for table events_2025_03')
 ) as t (caller, statement, verdict);
+
+
+-- Months behind. Who writes, reads and delivers meanwhile: tests/retention.test.ts.
+
+select is(tests.outcome('service', format('select string_agg(d.partition || d.dropped || d.events, '' '') from tracking.drop_partitions(%L) as d', t.span)), t.verdict, format('%s: %s', coalesce(t.span, 'null'), t.promise))
+from   (values
+  (null, '22023 Partitions are dropped that are older than a span of time.', 'without a span nothing is dropped'),
+  ('-1 second', '22023 Partitions are dropped that are older than a span of time.', 'nor is what is yet to come'),
+  ('1000 years', null, 'nor what is younger')
+) as t (span, verdict, promise);
+select is(tests.outcome(c.caller, 'select count(*) from ' || t.object), '42501 permission denied for ' || t.denied, format('%s cannot ask %s', c.caller, t.object))
+from   (values ('ada@acme.test'), ('as_local_acme_admin'), ('nobody')) as c (caller),
+       (values
+         ('tracking.drop_partitions(''0'')', 'function drop_partitions'), ('tracking.partitions()', 'function partitions'),
+         ('tracking.dropped_partitions', 'table dropped_partitions'), ('tracking.expired', 'table expired')) as t (object, denied);
+
+-- To the millisecond, wherever the session is and however it writes times.
+create temporary table bounds as select * from tracking.partitions();
+set local timezone = 'Asia/Kolkata';
+set local datestyle = 'SQL, DMY';
+select bag_eq('select * from tracking.partitions()', 'select * from bounds', 'a partition has the same bounds in any session');
+set local timezone = 'Pacific/Auckland';
+set local datestyle = 'German';
+select is(
+  tests.outcome('service', 'select string_agg(d.partition, '' '') from tracking.drop_partitions(now() - ''2025-04-01 00:00:00+00''::timestamptz + ''1 millisecond'') as d'),
+  'tracking.events_1970_01 tracking.events_2025_02', 'a month is dropped that lies wholly before the span');
+select is(
+  tests.outcome('service', 'select d.partition || '' '' || d.events || '' '' || d.dropped from tracking.drop_partitions(now() - ''2025-04-01 00:00:00+00''::timestamptz) as d'),
+  'tracking.events_2025_03 3 true', 'as soon as its last moment does');
+set local datestyle = 'ISO';
+set local timezone = 'UTC';
+select set_eq('select event from events', array['Now'], 'and its events are gone');
+select is(to_regclass('tracking.events_2025_03'), null, 'with the table');
+select set_eq(
+  'select partition, since, until, events, last_received_at from tracking.dropped_partitions',
+  $$ values
+    ('tracking.events_1970_01', timestamptz '1970-01-01 00:00:00+00', timestamptz '1970-02-01 00:00:00+00', 1::bigint, timestamptz '2025-03-10 00:00:00+00'),
+    ('tracking.events_2025_02', '2025-02-01 00:00:00+00', '2025-03-01 00:00:00+00', 1, '2025-03-07 00:00:00+00'),
+    ('tracking.events_2025_03', '2025-03-01 00:00:00+00', '2025-04-01 00:00:00+00', 3, '2025-04-09 00:00:00+00') $$,
+  'what was dropped is noted');
+
+-- This month, those to come and the default partition stay.
+insert into events (scope_id, occurred_at, event_id, actor_id, event, source)
+values ('10000000-0000-4000-8000-000000000001', '2025-03-05 09:30:00.123+00', '019565a3-fa3b-7000-8000-000000000001', '10000000-0000-4000-8000-000000000001', 'Of no month', 'service');
+select is(tests.outcome('service', 'select count(*) from tracking.drop_partitions(''0'')'), '0', 'nothing else is over');
+select is(tests.outcome('service', 'select rows_in_default from tracking.partition_report'), '1', 'what has no month yet is kept');
+select results_eq(
+  'select * from tests.months()', 'select tests.month(n) collate "C" from generate_series(0, 6) as n order by 1', 'this month and those to come are still there');
+
+-- Once it has one, it is dropped when the sinks are done with it.
+select tracking.make_partitions();
+select tracking.create_sink('archive', 'ndjson');
+select is(
+  tests.outcome('service', 'select concat_ws('' '', d.partition, d.dropped, d.events, d.reason) from tracking.drop_partitions(''1 year'') as d'),
+  'tracking.events_2025_03 f These sinks are not done with it: archive.', 'a month that a sink is not done with stays, and it says so');
 
 select * from finish();
 rollback;
