@@ -1,6 +1,7 @@
 import { drain } from '../src/delivery.ts'
 import { openPool } from '../src/pool.ts'
-import { openSink, type Sink } from '../src/sink.ts'
+import type { Sink } from '../src/sink.ts'
+import { openSink } from '../src/sinks.ts'
 import type { Drainer } from './delivery.ts'
 
 // Drains a backlog in a process of its own, as soon as it is told to.

@@ -1409,8 +1409,8 @@ revoke execute on function tracking.mails_sent from public;
 grant execute on function tracking.mails_sent to service_role;
 
 -- Somebody went through the onboarding of an app.
-insert into tracking.reactions (name, event, channel, mail, preference)
-values ('onboarding-step-done', 'onboarding-step-done', 'onboarding-v2', 'app:updated', 'onboarding');
+insert into tracking.reactions (name, event, mail, preference)
+values ('onboarding-step-done', 'onboarding-step-done', 'app:updated', 'onboarding');
 
 -- migrate:down
 -- Chapters are not undone: drop the schemas instead.

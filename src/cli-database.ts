@@ -1,6 +1,7 @@
 import postgres, { type Sql } from 'postgres'
 import type { ApiOptions, Cli } from './cli-options.ts'
-import { isLocal, readDatabaseUrl } from './cli-settings.ts'
+import { readDatabaseUrl } from './cli-settings.ts'
+import { tlsTo } from './pool.ts'
 import { TrackingError } from './tracking-error.ts'
 
 /**
@@ -17,7 +18,7 @@ export async function withDatabase<T>(
   const sql = postgres(databaseUrl, {
     max: 1, onnotice: () => {}, connect_timeout: 10, connection: { application_name: 'actorscope' },
     prepare: false, // poolers may give each transaction another server
-    ...(!isLocal(databaseUrl) && !/[?&]ssl(mode)?=/.test(databaseUrl) && { ssl: 'prefer' }),
+    ...tlsTo(databaseUrl),
   })
   const end = () => void sql.end({ timeout: 0 })
   cli.interrupted.addEventListener('abort', end)

@@ -40,6 +40,15 @@ export function duration(text: string): number {
   return Number(amount) * ({ ms: 1, s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3, w: 7 * 86_400e3 }[unit] ?? 1)
 }
 
+/** Reads a whole number between two others. */
+export function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text)
+    if (/^\d+$/.test(text) && value >= least && value <= most) return value
+    throw new InvalidArgumentError(`It is a whole number from ${least} to ${most}.`)
+  }
+}
+
 /** Reads a time: ISO 8601, or how far it is from now, `ago` (-1) or ahead (1). */
 export function timeFromNow(direction: -1 | 1): (text: string) => Date {
   return (text) => {

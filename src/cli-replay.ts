@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Command, InvalidArgumentError } from 'commander'
 import type { Sql, TransactionSql } from 'postgres'
 import { examples, timeFromNow, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
+import { barOf } from './progress-bar.ts'
 import { jsonLine, visible, type Terminal } from './terminal.ts'
 
 type Options = CommonOptions & { sink: string, since: Date | 'beginning', dryRun?: boolean, wait: boolean }
@@ -40,35 +41,51 @@ function sinceTime(text: string): Date | 'beginning' {
 }
 
 async function replay(sql: Sql, { terminal, interrupted }: Cli, options: Options): Promise<void> {
-  const before = await rewind(sql, options)
-  const estimate = before.rate === null ? null : before.pending / before.rate
-  const summary = { sink: options.sink, since: options.since, events: before.pending, estimated_seconds: estimate === null ? null : Math.round(estimate) }
-  if (options.json) await terminal.print(jsonLine({ ...summary, dry_run: Boolean(options.dryRun) }))
-  else terminal.say(inWords(before, estimate, options))
-  if (options.dryRun || !options.wait) return
-  const end = await follow(sql, options.sink, before.pending, terminal, interrupted)
-  if (options.json) await terminal.print(jsonLine({ sink: options.sink, ...end }))
+  const { sink, since, dryRun = false, wait, json } = options
+  const { pending: events, rate } = await rewind(sql, options)
+  const seconds = rate === null ? null : events / rate
+  const rounded = seconds === null ? null : Math.round(seconds)
+  if (json) await terminal.print(jsonLine({ sink, since, events, estimated_seconds: rounded, dry_run: dryRun }))
+  else terminal.say(inWords(events, seconds, options))
+  if (dryRun || !wait) return
+  const end = await follow(sql, sink, events, terminal, interrupted)
+  if (json) await terminal.print(jsonLine({ sink, ...end }))
   else terminal.say(farewell(end))
 }
 
 /** How far a sink is. */
-type Standing = { pending: number, done: number, delivered: number, undelivered: number, failures: number, lastError: string | null, retryAt: Date | null, rate: number | null, isWorkedOn: boolean, enabled: boolean }
+type Standing = {
+  pending: number
+  done: number
+  delivered: number
+  undelivered: number
+  failures: number
+  lastError: string | null
+  retryAt: Date | null
+  rate: number | null
+  isWorkedOn: boolean
+  enabled: boolean
+}
 
 async function read(sql: Sql | TransactionSql, sink: string): Promise<Standing> {
   const [row] = await sql<Standing[]>`
-    select l.pending::float8, (l.delivered + l.filtered + l.undelivered + l.dropped)::float8 as done, l.delivered::float8, l.undelivered::float8, l.failures,
-           l.last_error as "lastError", l.retry_at as "retryAt", l.events_a_second as rate, l.enabled,
-           exists (select from tracking.cursors as c where c.sink = l.sink and c.leased_until > now()) as "isWorkedOn"
+    select l.pending::float8, (l.delivered + l.filtered + l.undelivered + l.dropped)::float8 as done,
+           l.delivered::float8, l.undelivered::float8, l.failures, l.last_error as "lastError", l.retry_at as "retryAt",
+           l.events_a_second as rate, l.enabled,
+           exists (
+             select from tracking.cursors as c where c.sink = l.sink and c.leased_until > now()
+           ) as "isWorkedOn"
     from   tracking.sink_lag as l
     where  l.sink = ${sink}`
   return row!
 }
 
 async function rewind(sql: Sql, { sink, since, dryRun }: Options): Promise<Standing> {
+  const to = since === 'beginning' ? '-infinity' : since.toISOString()
   const undo = new Error('A dry run.')
   let standing: Standing | undefined
   await sql.begin(async (tx) => {
-    await tx`select tracking.rewind_sink(${sink}, ${since === 'beginning' ? '-infinity' : since.toISOString()}::text::timestamptz)`
+    await tx`select tracking.rewind_sink(${sink}, ${to}::text::timestamptz)`
     standing = await read(tx, sink)
     if (dryRun) throw undo
   }).catch((error: unknown) => {
@@ -77,60 +94,77 @@ async function rewind(sql: Sql, { sink, since, dryRun }: Options): Promise<Stand
   return standing!
 }
 
-function inWords({ pending }: Standing, estimate: number | null, { sink, dryRun }: Options): string {
-  const events = `${pending.toLocaleString('en')} ${pending === 1 ? 'event' : 'events'}`
-  const time = pending === 0 ? '' : estimate === null ? '; how fast it takes them is not known yet' : `; at the rate of its last large batches that takes ${span(estimate)}`
-  return `${dryRun ? 'Would send' : 'Sends'} ${visible(sink)} ${events}, but for those that its filters leave out${time}.${dryRun ? ' Nothing was changed.' : ''}`
+function inWords(events: number, seconds: number | null, { sink, dryRun }: Options): string {
+  const time = seconds === null ? 'how fast it takes them is not known yet'
+    : `at the rate of its last large batches that takes ${span(seconds)}`
+  const what = `${amount(events)} ${events === 1 ? 'event' : 'events'}, but for those that its filters leave out`
+  const sentence = `${dryRun ? 'Would send' : 'Sends'} ${visible(sink)} ${what}${events > 0 ? `; ${time}` : ''}.`
+  return dryRun ? `${sentence} Nothing was changed.` : sentence
 }
 
-type End = { result: 'caught_up' | 'no_worker' | 'disabled' | 'rewound_again', delivered: number, undelivered: number, seconds: number }
 
-const lookEvery = 500
-const workerComesWithin = 10_000
+// Waiting -------------------------------------------------------------------------------------------
+
+type End = {
+  result: 'caught_up' | 'no_worker' | 'disabled' | 'rewound_again'
+  delivered: number
+  undelivered: number
+  seconds: number
+}
+
+const lookEveryMs = 500
+const workerComesWithinMs = 5000
 
 /** Waits until the events that there were are delivered. */
-async function follow(sql: Sql, sink: string, total: number, terminal: Terminal, interrupted: AbortSignal): Promise<End> {
+async function follow(
+  sql: Sql, sink: string, total: number, terminal: Terminal, interrupted: AbortSignal,
+): Promise<End> {
   const started = Date.now()
   let best = 0
   let movedAt = started
   try {
     for (;;) {
       const standing = await read(sql, sink)
-      const end = (result: End['result']): End => (
-        { result, delivered: standing.delivered, undelivered: standing.undelivered, seconds: (Date.now() - started) / 1000 })
-      if (standing.done < best) return end('rewound_again')
-      if (standing.done >= total || standing.pending === 0) return end('caught_up')
-      if (!standing.enabled) return end('disabled')
-      if (standing.done > best || standing.isWorkedOn || standing.failures > 0) movedAt = Date.now()
-      if (Date.now() - movedAt > workerComesWithin) return end('no_worker')
-      best = standing.done
+      const { done, delivered, undelivered } = standing
+      if (done > best || standing.isWorkedOn || standing.failures > 0) movedAt = Date.now()
+      const result = resultOf(standing, total, best, Date.now() - movedAt > workerComesWithinMs)
+      if (result) return { result, delivered, undelivered, seconds: (Date.now() - started) / 1000 }
+      best = done
       terminal.showBar(bar(standing, total, Date.now() - started, terminal.width))
-      await sleep(lookEvery, undefined, { signal: interrupted })
+      await sleep(lookEveryMs, undefined, { signal: interrupted })
     }
   } finally {
     terminal.showBar('')
   }
 }
 
-function bar({ done, failures, lastError, retryAt }: Standing, total: number, elapsed: number, width: number): string {
-  const share = Math.min(1, done / total)
-  const left = done > 0 && elapsed > 2000 ? `, ${span((total - done) / done * elapsed / 1000)} left` : ''
-  const trouble = failures > 0 ? `, tries again${retryAt ? ` at ${retryAt.toISOString().slice(11, 19)}` : ''}: ${visible(lastError ?? '')}` : left
-  const label = `${String(Math.floor(share * 100)).padStart(3)}%  ${done.toLocaleString('en')} of ${total.toLocaleString('en')} events${trouble}`
-  const room = Math.min(30, width - label.length - 4)
-  const filled = Math.round(share * room)
-  return (room < 5 ? label : `${'█'.repeat(filled)}${'░'.repeat(room - filled)} ${label}`).slice(0, width - 1)
+function resultOf(standing: Standing, total: number, before: number, isIdle: boolean): End['result'] | undefined {
+  if (standing.done < before) return 'rewound_again'
+  if (standing.done >= total || standing.pending === 0) return 'caught_up'
+  if (!standing.enabled) return 'disabled'
+  return isIdle ? 'no_worker' : undefined
+}
+
+function bar(standing: Standing, total: number, elapsedMs: number, width: number): string {
+  const { done, failures, lastError, retryAt } = standing
+  const secondsLeft = (total - done) / done * elapsedMs / 1000
+  const left = done > 0 && elapsedMs > 2000 ? `, ${span(secondsLeft)} left` : ''
+  const when = retryAt ? ` at ${retryAt.toISOString().slice(11, 19)}` : ''
+  const trouble = `, tries again${when}: ${visible(lastError ?? '')}`
+  return barOf(done / total, `${amount(done)} of ${amount(total)} events${failures > 0 ? trouble : left}`, width)
 }
 
 function farewell({ result, delivered, undelivered, seconds }: End): string {
-  const refused = undelivered > 0 ? `, and ${undelivered.toLocaleString('en')} were refused (actorscope dead list)` : ''
+  const refused = undelivered > 0 ? `, and ${amount(undelivered)} were refused (actorscope dead list)` : ''
   switch (result) {
-    case 'caught_up': return `Done in ${span(seconds)}: the sink has ${delivered.toLocaleString('en')} of them${refused}.`
-    case 'no_worker': return 'The sink is rewound, and no worker is at it: start one with actorscope worker.'
+    case 'caught_up': return `Done in ${span(seconds)}: the sink has ${amount(delivered)} of them${refused}.`
+    case 'no_worker': return 'The sink is rewound, and nobody is at it yet: start actorscope worker, where nothing else delivers.'
     case 'disabled': return 'The sink is rewound, and disabled: nothing is sent until it is enabled.'
     case 'rewound_again': return 'Somebody else has rewound the sink meanwhile.'
   }
 }
+
+const amount = (count: number): string => count.toLocaleString('en')
 
 function span(seconds: number): string {
   if (seconds < 1) return 'under a second'

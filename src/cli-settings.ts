@@ -1,4 +1,5 @@
 import type { ApiOptions } from './cli-options.ts'
+import { isLocal } from './local.ts'
 import { TrackingError } from './tracking-error.ts'
 
 /** The local stack's publishable key; it opens nothing else. */
@@ -60,11 +61,6 @@ function readUrl(options: ApiOptions, environment: NodeJS.ProcessEnv): string {
 
 function localUrl({ ACTORSCOPE_API_PORT }: NodeJS.ProcessEnv): string {
   return `http://127.0.0.1:${ACTORSCOPE_API_PORT || 54321}`
-}
-
-/** Says whether an address is on this machine. */
-export function isLocal(url: string): boolean {
-  return ['127.0.0.1', 'localhost', '[::1]'].includes(new URL(url).hostname)
 }
 
 function readPublishableKey(url: string, options: ApiOptions, environment: NodeJS.ProcessEnv): string {

@@ -1,5 +1,5 @@
-import { Command, InvalidArgumentError } from 'commander'
-import { duration, examples, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
+import { Command } from 'commander'
+import { duration, examples, wholeNumber, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
 
 type Options = CommonOptions & {
   sink?: string[]
@@ -18,11 +18,13 @@ type Options = CommonOptions & {
 export function workerCommand(cli: Cli): Command {
   const command = new Command('worker')
     .description('deliver events to the sinks, and keep partitions and builds in order, until Ctrl-C')
-    .option('--sink <name>', 'deliver to this sink only; may be repeated', (name: string, before: string[] = []) => [...before, name])
+    .option('--sink <name>', 'deliver to this sink only; may be repeated', another)
     .option('--no-jobs', 'only deliver: make no partitions, reconcile no builds')
     .option('--batch <events>', 'events a batch, at most (default: 500)', wholeNumber(1, 10_000))
-    .option('--concurrency <batches>', 'batches of one sink at once, at most, where it has shards (default: 4)', wholeNumber(1, 64))
-    .option('--lease <time>', 'how long a batch is waited for when its worker gives no sign of life (default: 30s)', duration)
+    .option('--concurrency <batches>', 'batches of one sink at once, at most, where it has shards (default: 4)',
+      wholeNumber(1, 64))
+    .option('--lease <time>', 'how long a batch is waited for when its worker gives no sign of life (default: 30s)',
+      duration)
     .option('--grace <time>', 'how long a batch may take when it is time to end', duration, 8000)
     .option('--port <port>', 'serve /healthz and /metrics on this port of 127.0.0.1', wholeNumber(0, 65535))
     .option('--no-prepare', 'without prepared statements: through a pooler in transaction mode')
@@ -39,22 +41,20 @@ name. With BUILDER_URL and BUILDER_API_KEY it asks the builder about builds that
 Exit codes:
   0 ended by a signal   1 it could not begin   2 the flags make no sense
 `)
-  return withCommon(command).action(async (options: Options) => {
-    const [{ runWorker }, { createLog }, { readDatabaseUrl }] = await Promise.all([import('./worker.ts'), import('./log.ts'), import('./cli-settings.ts')])
-    const { terminal, environment, interrupted } = cli
-    const { sink, jobs, batch, concurrency, lease, grace, port, prepare, pretty, verbose, json } = options
-    await runWorker({
-      databaseUrl: readDatabaseUrl({}, environment), environment, closing: interrupted, graceSeconds: grace / 1000, leaseSeconds: lease && Math.ceil(lease / 1000),
-      port, prepare, sinks: sink, jobs, concurrency, batchSize: batch,
-      log: createLog({ write: (line) => terminal.say(line), pretty: pretty && !json, verbose }),
-    })
-  })
+  return withCommon(command).action((options: Options) => work(cli, options))
 }
 
-function wholeNumber(least: number, most: number): (text: string) => number {
-  return (text) => {
-    const value = Number(text)
-    if (/^\d+$/.test(text) && value >= least && value <= most) return value
-    throw new InvalidArgumentError(`It is a whole number from ${least} to ${most}.`)
-  }
+const another = (name: string, before: string[] = []) => [...before, name]
+
+async function work({ terminal, environment, interrupted }: Cli, options: Options): Promise<void> {
+  const [{ runWorker }, { createLog }, { readDatabaseUrl }] = await Promise.all([
+    import('./worker.ts'), import('./log.ts'), import('./cli-settings.ts')])
+  const { sink, jobs, batch, concurrency, lease, grace, port, prepare, pretty, verbose, json } = options
+  // A full disk, or nobody who reads: that is the trouble of the sink that prints, and of no other.
+  process.stdout.removeAllListeners('error').on('error', () => {})
+  await runWorker({
+    databaseUrl: readDatabaseUrl({}, environment), environment, closing: interrupted, graceSeconds: grace / 1000,
+    leaseSeconds: lease && Math.ceil(lease / 1000), port, prepare, sinks: sink, jobs, concurrency, batchSize: batch,
+    log: createLog({ write: (line) => terminal.say(line), pretty: pretty && !json, verbose }),
+  })
 }

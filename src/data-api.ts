@@ -1,5 +1,6 @@
 import { errorOf, isDatabases, request, type Answer } from './answer.ts'
-import { isLocal, type Access } from './cli-settings.ts'
+import type { Access } from './cli-settings.ts'
+import { isLocal } from './local.ts'
 import { TrackingError } from './tracking-error.ts'
 
 /** How long an answer may take, in milliseconds. */

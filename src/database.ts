@@ -7,6 +7,7 @@ import { getAuthSchemaSql } from '@supabase/lite'
 import { resolveBinary } from 'dbmate'
 import postgres, { type Sql } from 'postgres'
 import { StackError } from './errors.ts'
+import { isLocal } from './local.ts'
 import { projectDir } from './settings.ts'
 
 /** The password of the embedded database's logins: it opens nothing but a stack on this machine. */
@@ -80,8 +81,7 @@ export async function migrate(databaseUrl: string): Promise<void> {
 // dbmate asks for TLS unless it is told not to, and a Postgres on this machine seldom has it.
 function withSslMode(databaseUrl: string): string {
   const url = new URL(databaseUrl)
-  const local = ['127.0.0.1', 'localhost', '[::1]'].includes(url.hostname)
-  if (local && !url.searchParams.has('sslmode')) url.searchParams.set('sslmode', 'disable')
+  if (isLocal(databaseUrl) && !url.searchParams.has('sslmode')) url.searchParams.set('sslmode', 'disable')
   return url.href
 }
 

@@ -1,3 +1,4 @@
+import type { Sql } from 'postgres'
 import { Lease, leaseBatch, Progress, type Batch, type Lessee } from './lease.ts'
 import { SinkError, type LoggedEvent, type Sink, type Undelivered } from './sink.ts'
 
@@ -29,6 +30,20 @@ export type Outcome = {
   /** Why it failed, and when it is tried again. */
   error?: string
   retryAt?: Date
+}
+
+/** A sink that is delivered to, and how many batches of it may be under way at once. */
+export type EnabledSink = { name: string, shards: number }
+
+/** Reads which sinks there are to deliver to. */
+export async function readSinks(sql: Sql): Promise<EnabledSink[]> {
+  return sql<EnabledSink[]>`
+    select s.name, count(*)::integer as shards
+    from   tracking.sinks as s
+    join   tracking.cursors as c on c.sink = s.name
+    where  s.enabled
+    group  by s.name
+    order  by s.name`
 }
 
 /** How delivery comes to an end: each stage is reached at its time, and the batch that is under way may end before. */
@@ -87,14 +102,16 @@ export async function deliverOnce(courier: Courier, sink: string, ending: Ending
  *
  * @returns how far it came, all of them unless it was time to end or the sink is out of order; and why, where it is.
  */
-export async function resend(batch: Batch, open: Courier['open'], ending: Ending): Promise<{ progress: Progress, error?: unknown }> {
+export async function resend(
+  batch: Batch, open: Courier['open'], ending: Ending,
+): Promise<{ progress: Progress, error?: unknown }> {
   const progress = new Progress({ ...batch, failures: patience })
   const stops = new Stops([ending.closing], [ending.leaving], Infinity)
   try {
     await sendAll(open, progress, stops)
     return { progress }
   } catch (error) {
-    return { progress, error: stops.isStopping ? undefined : error }
+    return { progress, error: stops.isToldTo ? undefined : error }
   } finally {
     stops.clear()
   }
@@ -113,8 +130,9 @@ async function deliver(first: Batch, { courier, ending, watcher }: Round): Promi
       const started = performance.now()
       const progress = lease.begin(batch)
       const report = (end: End) => {
-        const { delivered, undelivered } = progress
-        watcher.ended?.({ delivered, undelivered: undelivered.length, seconds: (performance.now() - started) / 1000, ...end }, progress.batch)
+        const { delivered, undelivered: { length: undelivered } } = progress
+        const seconds = (performance.now() - started) / 1000
+        watcher.ended?.({ delivered, undelivered, seconds, ...end }, progress.batch)
       }
       const unsent = await send(courier, ending, lease, progress)
       if (unsent) return report(await unsent())
@@ -148,14 +166,17 @@ function quietly<T>(promise: Promise<T>): Promise<T> {
  *
  * @returns undefined when all of it is done with; else what is to be done about the rest.
  */
-async function send(courier: Courier, ending: Ending, lease: Lease, progress: Progress): Promise<(() => Promise<End>) | undefined> {
+async function send(
+  courier: Courier, ending: Ending, lease: Lease, progress: Progress,
+): Promise<(() => Promise<End>) | undefined> {
   const stops = new Stops([ending.hurrying], [ending.leaving, lease.lost], courier.batchSeconds ?? 120)
   try {
     await sendAll(courier.open, progress, stops)
     return undefined
   } catch (error) {
     if (lease.lost.aborted) return async () => ({ result: 'lost' })
-    return () => stops.isStopping ? lease.release(progress) : lease.fail(progress, error)
+    const isHandedOn = stops.isToldTo || error instanceof OutOfTime
+    return () => isHandedOn ? lease.release(progress) : lease.fail(progress, error)
   } finally {
     stops.clear()
   }
@@ -180,14 +201,24 @@ class Stops {
     return this.controller.signal
   }
 
-  /** Whether no request is to be begun. */
-  get isStopping(): boolean {
-    return this.signal.aborted || this.soft.some(({ aborted }) => aborted) || performance.now() > this.endsAt
+  /** Whether somebody says so, and no request is to be begun. */
+  get isToldTo(): boolean {
+    return this.signal.aborted || this.soft.some(({ aborted }) => aborted)
+  }
+
+  /** Whether that is so, or the time is up. */
+  get isDue(): boolean {
+    return this.isToldTo || performance.now() > this.endsAt
   }
 
   clear(): void {
     for (const signal of this.hard) signal.removeEventListener('abort', this.abort)
   }
+}
+
+/** There was no time to begin the next request; none has failed. */
+class OutOfTime extends Error {
+  override readonly name = 'OutOfTime'
 }
 
 async function sendAll(open: Courier['open'], progress: Progress, stops: Stops): Promise<void> {
@@ -218,25 +249,32 @@ async function sendSome(sink: Sink, events: LoggedEvent[], progress: Progress, s
 }
 
 const tries = 4
-const longestPause = 2000
+const longestPauseMs = 2000
+const longestTryMs = 5000
 
-/** Sends events, again where it failed for a moment: a pause in here costs less than one for the whole sink. */
+/**
+ * Sends events, again where it failed for a moment: a pause in here costs less than one for the whole sink. Who lets
+ * requests wait will let the next one wait as well.
+ */
 async function sendPatiently(sink: Sink, events: LoggedEvent[], stops: Stops): Promise<Undelivered[]> {
+  if (stops.isDue) throw new OutOfTime('It was time to stop.')
   for (let attempt = 1; ; attempt++) {
-    if (stops.isStopping) throw new Error('It was time to stop.')
+    const begun = performance.now()
     try {
       return await sink.send(events, stops.signal)
     } catch (error) {
-      const mayPass = error instanceof SinkError && error.kind === 'retry' && (error.retryAfterMs ?? 0) <= longestPause
-      if (!mayPass || attempt === tries) throw error
-      await new Promise((done) => setTimeout(done, Math.max(error.retryAfterMs ?? 0, 50 * 2 ** attempt * Math.random())))
+      if (!(error instanceof SinkError) || error.kind !== 'retry' || attempt === tries) throw error
+      const { retryAfterMs = 0 } = error
+      if (retryAfterMs > longestPauseMs || performance.now() - begun > longestTryMs) throw error
+      await new Promise((done) => setTimeout(done, Math.max(retryAfterMs, 50 * 2 ** attempt * Math.random())))
+      if (stops.isDue) throw error
     }
   }
 }
 
 // A vendor that turns everybody away says so of the sink, not of the event. Sinks know most of it, and have the batch
-// wait; this is for what they could not know, such as a firewall that answers 403. Where nothing of a batch is taken, it
-// waits too, and somebody must look at it; but not for ever, since a batch may really have nothing but bad events.
+// wait; this is for what they could not know, such as a firewall that answers 403. Where nothing of a batch is taken,
+// it waits too, and somebody must look at it; but not for ever, since a batch may really have nothing but bad events.
 const forbidding = [401, 402, 403, 404, 405, 407, 410]
 const enough = 32
 const patience = 20
@@ -252,5 +290,6 @@ function isForbidden({ batch, delivered, undelivered }: Progress, least: number)
 }
 
 function forbidden({ undelivered }: Progress): SinkError {
-  return new SinkError('retry', `The sink takes no event at all, and somebody must look at it: ${undelivered[0]?.error}`)
+  const error = undelivered[0]?.error
+  return new SinkError('retry', `The sink takes no event at all, and somebody must look at it: ${error}`)
 }

@@ -1,6 +1,6 @@
 import type { Sql } from 'postgres'
 import { reconcile } from './reconcile.ts'
-import { loadSecrets } from './secrets.ts'
+import { loadSecrets, type Environment } from './secrets.ts'
 
 // What is done on a schedule besides delivering. The database says whose turn it is (tracking.jobs), so of any number
 // of workers one does each job at a time.
@@ -19,31 +19,47 @@ export type JobContext = {
 }
 
 /** A job: how often it is due, how long it may take before another worker has a go, and what it is. */
-type Job = { everySeconds: number, maxSeconds: number, isPossible?(context: JobContext): boolean, run(context: JobContext): Promise<Record<string, unknown>> }
+type Job = {
+  everySeconds: number
+  maxSeconds: number
+  isPossible?(context: JobContext): boolean
+  run(context: JobContext): Promise<Counts>
+}
+
+/** What a job did to how many. */
+type Counts = Record<string, number>
 
 const jobs: Record<string, Job> = {
-  'make-partitions': { everySeconds: 3600, maxSeconds: 300, run: (context) => row(context.sql`select tracking.make_partitions() as made`) },
-  'reconcile-builds': { everySeconds: 60, maxSeconds: 300, run: (context) => row(context.sql`select timed_out, expired from tracking.reconcile_builds()`) },
-  'retry-dead-letters': { everySeconds: 60, maxSeconds: 300, run: (context) => row(context.sql`select written, failed from tracking.retry_dead_letters()`) },
+  'make-partitions': {
+    everySeconds: 3600, maxSeconds: 300,
+    run: ({ sql }) => counts(sql`select tracking.make_partitions() as made`),
+  },
+  'reconcile-builds': {
+    everySeconds: 60, maxSeconds: 300,
+    run: ({ sql }) => counts(sql`select timed_out, expired from tracking.reconcile_builds()`),
+  },
+  'retry-dead-letters': {
+    everySeconds: 60, maxSeconds: 300,
+    run: ({ sql }) => counts(sql`select written, failed from tracking.retry_dead_letters()`),
+  },
   'ask-builder': {
-    everySeconds: 60, maxSeconds: 240, isPossible: ({ builder }) => builder !== undefined,
-    run: (context) => {
-      const signal = AbortSignal.any([context.signal, AbortSignal.timeout(200_000)])
-      return reconcile({ ...context, signal, builderUrl: context.builder!.url, apiKey: context.builder!.apiKey })
-    },
+    everySeconds: 60, maxSeconds: 240,
+    isPossible: ({ builder }) => builder !== undefined,
+    run: ({ sql, builder, fetch, log, signal }) => reconcile({
+      sql, fetch, log, signal: AbortSignal.any([signal, AbortSignal.timeout(200_000)]), ...builder! }),
   },
 }
 
-async function row(query: PromiseLike<readonly Record<string, unknown>[]>): Promise<Record<string, unknown>> {
-  const [only = {}] = await query
-  return Object.fromEntries(Object.entries(only).map(([name, value]) => [name, Number(value)]))
+async function counts(query: PromiseLike<readonly Record<string, unknown>[]>): Promise<Counts> {
+  const [row = {}] = await query
+  return Object.fromEntries(Object.entries(row).map(([name, value]) => [name, Number(value)]))
 }
 
 /** The names of the jobs. */
 export const jobNames = Object.keys(jobs)
 
 /** What came of a job. */
-export type JobOutcome = { job: string, seconds: number, result?: Record<string, unknown>, error?: string }
+export type JobOutcome = { job: string, seconds: number, result?: Counts, error?: string }
 
 /**
  * Does a job, where it is due and nobody is at it.
@@ -58,16 +74,20 @@ export async function doJob(name: string, context: JobContext): Promise<JobOutco
   const [turn] = await sql<{ taken: boolean }[]>`select tracking.take_job(${name}, ${worker}, ${maxSeconds}) as taken`
   if (!turn?.taken) return undefined
   const started = performance.now()
-  const outcome = await run(context).then((result) => ({ result }), (error: unknown) => ({ error: error instanceof Error ? error.message : String(error) }))
+  const outcome: Pick<JobOutcome, 'result' | 'error'> = await run(context).then(
+    (result) => ({ result }),
+    (error: unknown) => ({ error: error instanceof Error ? error.message : String(error) }))
   const seconds = (performance.now() - started) / 1000
-  const error = 'error' in outcome ? outcome.error : null
+  const { error = null } = outcome
   await sql`select tracking.end_job(${name}, ${worker}, make_interval(secs => ${everySeconds}), ${error})`
   return { job: name, seconds, ...outcome }
 }
 
 /** Finds the builder: BUILDER_URL in the environment, and BUILDER_API_KEY there or in Supabase's Vault. */
-export async function findBuilder(environment: Record<string, string | undefined>, sql: Sql): Promise<JobContext['builder']> {
-  const url = environment.BUILDER_URL
-  const apiKey = url && (await loadSecrets({ sink: 'builder', kind: 'builder', settings: {} }, environment, sql))('api_key')
-  return url && apiKey ? { url, apiKey } : undefined
+export async function findBuilder(environment: Environment, sql: Sql): Promise<JobContext['builder']> {
+  const { BUILDER_URL: url } = environment
+  if (!url) return undefined
+  const secret = await loadSecrets({ sink: 'builder', kind: 'builder', settings: {} }, environment, sql)
+  const apiKey = secret('api_key')
+  return apiKey ? { url, apiKey } : undefined
 }

@@ -26,8 +26,10 @@ export type Batch = SinkSettings & {
 }
 
 /** Leases the next batch of a sink; undefined where there is nothing to do. */
-export async function leaseBatch({ sql, worker, batchSize = 500, leaseSeconds = 30 }: Lessee, sink: string): Promise<Batch | undefined> {
-  const [row] = await sql<Answer[]>`select tracking.lease_batch(${sink}, ${worker}, ${batchSize}, ${leaseSeconds}) as batch`
+export async function leaseBatch(lessee: Lessee, sink: string): Promise<Batch | undefined> {
+  const { sql, worker, batchSize = 500, leaseSeconds = 30 } = lessee
+  const [row] = await sql<Answer[]>`
+    select tracking.lease_batch(${sink}, ${worker}, ${batchSize}, ${leaseSeconds}) as batch`
   return row?.batch ?? undefined
 }
 
@@ -121,7 +123,8 @@ export class Lease {
   readAhead({ sink, shard, lease }: Batch): Promise<Batch | undefined> {
     return this.inOrder(async () => {
       const { sql, batchSize = 500 } = this.lessee
-      const [row] = await sql<Answer[]>`select tracking.lease_ahead(${sink}, ${shard}, ${lease}, ${batchSize}) as batch`
+      const [row] = await sql<Answer[]>`
+        select tracking.lease_ahead(${sink}, ${shard}, ${lease}, ${batchSize}) as batch`
       return row?.batch ?? undefined
     })
   }
@@ -141,9 +144,14 @@ export class Lease {
         tries++
         return sql<(Answer & { done: boolean })[]>`
           select c.done, a.batch
-          from   (select tracking.complete_batch(${sink}, ${shard}, ${lease}, ${undelivered}::text::jsonb) as done offset 0) as c
+          from   (
+            select tracking.complete_batch(${sink}, ${shard}, ${lease}, ${undelivered}::text::jsonb) as done offset 0
+          ) as c
           cross  join lateral (
-            select case when c.done and ${andAhead} then tracking.lease_ahead(${sink}, ${shard}, ${next?.lease ?? null}::uuid, ${batchSize}) end as batch
+            select case
+              when c.done and ${andAhead}
+              then tracking.lease_ahead(${sink}, ${shard}, ${next?.lease ?? null}::uuid, ${batchSize})
+            end as batch
           ) as a`
       })
       // An answer may have been lost on the way, and the batch be complete all the same.
@@ -180,7 +188,8 @@ export class Lease {
   private async beat(progress: Progress): Promise<void> {
     try {
       await this.book(progress)
-      if (this.endsAt - Date.now() < this.seconds * 1000 * 2 / 3 && !await this.extend(progress.batch)) this.losing.abort()
+      const isYoung = this.endsAt - Date.now() >= this.seconds * 1000 * 2 / 3
+      if (!isYoung && !await this.extend(progress.batch)) this.losing.abort()
     } catch {
       // The database may be back before the lease ends.
       if (Date.now() > this.endsAt) this.losing.abort()
@@ -189,7 +198,8 @@ export class Lease {
 
   private async extend({ sink, shard, lease }: Batch, seconds = this.seconds): Promise<boolean> {
     const asked = Date.now()
-    const [row] = await this.lessee.sql<{ kept: boolean }[]>`select tracking.extend_lease(${sink}, ${shard}, ${lease}, ${seconds}) as kept`
+    const [row] = await this.lessee.sql<{ kept: boolean }[]>`
+      select tracking.extend_lease(${sink}, ${shard}, ${lease}, ${seconds}) as kept`
     if (row!.kept) this.endsAt = asked + seconds * 1000
     return row!.kept
   }
@@ -201,7 +211,8 @@ export class Lease {
     if (bookable <= booked || bookable === events.length || !last || progress.delivered === 0) return
     const [row] = await this.lessee.sql<{ kept: boolean }[]>`
       select tracking.advance_batch(
-               ${sink}, ${shard}, ${lease}, ${bookable - booked}, ${last.txid}::text::xid8, ${last.event_id}, ${progress.undeliveredUpTo(bookable)}::text::jsonb) as kept`
+               ${sink}, ${shard}, ${lease}, ${bookable - booked}, ${last.txid}::text::xid8, ${last.event_id},
+               ${progress.undeliveredUpTo(bookable)}::text::jsonb) as kept`
     if (row!.kept) progress.booked = bookable
     else this.losing.abort()
   }
@@ -225,7 +236,11 @@ export class Lease {
   }
 }
 
-const lost = /^(CONNECTION_(CLOSED|ENDED|DESTROYED)|CONNECT_TIMEOUT|ECONNREFUSED|ECONNRESET|EPIPE|ETIMEDOUT|ENOTFOUND|EAI_AGAIN|57P0[1-5]|08\d{3}|53300)$/
+const lost = new RegExp(`^(${[
+  'CONNECTION_(CLOSED|ENDED|DESTROYED)', 'CONNECT_TIMEOUT', // the client's own
+  'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', // the system's
+  '57P0[1-5]', '08\\d{3}', '53300', // Postgres's: it shuts down, is starting, has too many connections
+].join('|')})$`)
 
 /** Says whether the database was not there, or went away: asking again may help. */
 export function isLostConnection(error: unknown): boolean {

@@ -1,3 +1,6 @@
+import { redact } from './secrets.ts'
+import { jsonLine, visible } from './terminal.ts'
+
 /** How much it matters. */
 export type Level = 'debug' | 'info' | 'warn' | 'error'
 
@@ -27,25 +30,17 @@ export function createLog({ write, pretty = false, verbose = false, now = () => 
   const log = (level: Level, message: string, fields: Record<string, unknown> = {}) => {
     if (level === 'debug' && !verbose) return
     const entry = { time: now().toISOString(), level, message, ...fields }
-    let line = pretty ? forPeople(entry) : JSON.stringify(entry)
-    for (const secret of secrets) line = line.replaceAll(secret, '***')
-    write(line.replace(unseen, escaped))
+    write(redact(pretty ? visible(forPeople(entry)) : jsonLine(entry), secrets))
   }
   const hide = (texts: Iterable<string | undefined>) => {
-    for (const text of texts) {
-      if (text !== undefined && text.length >= 6) for (const form of [text, JSON.stringify(text).slice(1, -1), encodeURIComponent(text)]) secrets.add(form)
-    }
+    for (const text of texts) if (text !== undefined) secrets.add(text)
   }
   return Object.assign(log, { hide })
 }
 
-// What others wrote may not move the cursor of a terminal.
-const unseen = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
-const escaped = (character: string) => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
-
 function forPeople({ time, level, message, ...fields }: { time: string, level: Level, message: string }): string {
   const facts = Object.entries(fields).filter(([, value]) => value !== undefined)
     .map(([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`)
-  return [time.slice(11, 23), level === 'info' ? '' : `${level.toUpperCase()} `, message, facts.length > 0 ? `  ${facts.join(' ')}` : '']
-    .join(' ').replace(/ {2,}(?=\S)/g, (gap) => gap.length > 2 ? '  ' : ' ')
+  const said = level === 'info' ? message : `${level.toUpperCase()} ${message}`
+  return [time.slice(11, 23), said, ...facts.length > 0 ? [` ${facts.join(' ')}`] : []].join(' ')
 }

@@ -1,4 +1,8 @@
-import { identityOf, misconfigured, post, readSettings, requireSecret, type LoggedEvent, type Sink, type SinkContext, type SinkSettings } from './sink.ts'
+import { post } from './http.ts'
+import { requireSecret } from './secrets.ts'
+import {
+  identityOf, misconfigured, readSettings, type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+} from './sink.ts'
 
 /**
  * Logs each event to LogSnag (https://docs.logsnag.com/api-reference/log), with the secret `token`.
@@ -8,7 +12,8 @@ import { identityOf, misconfigured, post, readSettings, requireSecret, type Logg
  * `event-id` tells.
  */
 export function openLogSnag(batch: SinkSettings, context: SinkContext): Sink {
-  const { project, host = 'https://api.logsnag.com', timeout_seconds } = readSettings(batch, { project: 'text', host: 'url', timeout_seconds: 'seconds' })
+  const { project, host = 'https://api.logsnag.com', timeout_seconds } = readSettings(batch, {
+    project: 'text', host: 'url', timeout_seconds: 'seconds' })
   if (!project) throw misconfigured(batch, 'has no project')
   const token = requireSecret(batch, context, 'token')
   return {
@@ -17,7 +22,8 @@ export function openLogSnag(batch: SinkSettings, context: SinkContext): Sink {
       for (const event of events) {
         await post(batch, context, {
           url: new URL('/v1/log', host), headers: { authorization: `Bearer ${token}` },
-          body: JSON.stringify(logSnagPayload(event, project)), signal, timeoutSeconds: timeout_seconds, secrets: [token],
+          body: JSON.stringify(logSnagPayload(event, project)),
+          signal, timeoutSeconds: timeout_seconds, secrets: [token],
         })
       }
       return []
@@ -26,7 +32,7 @@ export function openLogSnag(batch: SinkSettings, context: SinkContext): Sink {
 }
 
 /** An event as LogSnag wants it. What it could not show, such as an icon that is no emoji, is left out. */
-export function logSnagPayload(event: LoggedEvent, project: string) {
+function logSnagPayload(event: LoggedEvent, project: string) {
   const { event_id: _, ...tags } = event.tags
   return {
     project,

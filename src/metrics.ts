@@ -58,6 +58,7 @@ export class Metrics {
 const bounds = [0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, Infinity]
 
 function labelText(labels: Labels): string {
-  const texts = Object.entries(labels).map(([name, value]) => `${name}="${value.replace(/["\\]/g, '\\$&').replaceAll('\n', '\\n')}"`)
+  const escaped = (value: string) => value.replace(/["\\]/g, '\\$&').replaceAll('\n', '\\n')
+  const texts = Object.entries(labels).map(([name, value]) => `${name}="${escaped(value)}"`)
   return texts.length > 0 ? `{${texts.join(',')}}` : ''
 }

@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { open, type FileHandle } from 'node:fs/promises'
 import process from 'node:process'
 import { readSettings, SinkError, type LoggedEvent, type Sink, type SinkSettings } from './sink.ts'
@@ -11,11 +10,12 @@ import { readSettings, SinkError, type LoggedEvent, type Sink, type SinkSettings
  */
 export function openNdjson(batch: SinkSettings): Sink {
   const { path } = readSettings(batch, { path: 'text' })
-  const write = path === undefined ? print : (text: string) => append(path, text)
   return {
     maxBatch: 1000,
-    async send(events: LoggedEvent[]) {
-      await write(events.map((event) => `${JSON.stringify(event)}\n`).join('')).catch((cause: Error) => {
+    async send(events: LoggedEvent[], signal) {
+      const text = events.map((event) => `${JSON.stringify(event)}\n`).join('')
+      const writing = path === undefined ? print(text) : inTurn(path, () => append(path, text))
+      await Promise.race([writing, stopped(signal)]).catch((cause: Error) => {
         throw new SinkError('retry', cause.message, { cause })
       })
       return []
@@ -23,23 +23,52 @@ export function openNdjson(batch: SinkSettings): Sink {
   }
 }
 
+/** Rejects when it is time to stop: who reads a pipe may never come back. */
+function stopped(signal: AbortSignal): Promise<never> {
+  return new Promise((_, fail) => {
+    const stop = () => fail(new Error('The writing was stopped.'))
+    if (signal.aborted) stop()
+    signal.addEventListener('abort', stop, { once: true })
+  })
+}
+
+const turns = new Map<string, Promise<void>>()
+
+/** Does some work with a file when what was begun with it before has ended: shards may share one. */
+function inTurn(path: string, work: () => Promise<void>): Promise<void> {
+  const turn = (turns.get(path) ?? Promise.resolve()).then(work)
+  const settled = turn.catch(() => {}).then(() => { if (turns.get(path) === settled) turns.delete(path) })
+  turns.set(path, settled)
+  return turn
+}
+
 async function append(path: string, text: string): Promise<void> {
   const file = await open(path, 'a+')
   try {
-    await file.writeFile(await endsInLine(file) ? text : `\n${text}`)
-    await file.datasync()
+    const stats = await file.stat()
+    await writeWhole(file, await endsInLine(file, stats.size) ? text : `\n${text}`)
+    if (stats.isFile()) await file.datasync() // a pipe cannot
   } finally {
     await file.close()
   }
 }
 
-async function endsInLine(file: FileHandle): Promise<boolean> {
-  const { size } = await file.stat()
+async function endsInLine(file: FileHandle, size: number): Promise<boolean> {
   if (size === 0) return true
   const { buffer } = await file.read(new Uint8Array(1), 0, 1, size - 1)
   return buffer[0] === 0x0a
 }
 
-async function print(text: string): Promise<void> {
-  if (!process.stdout.write(text)) await once(process.stdout, 'drain')
+/** In one go where the system lets it, so that lines of other processes come before or after. */
+async function writeWhole(file: FileHandle, text: string): Promise<void> {
+  for (let rest = Buffer.from(text); rest.length > 0;) {
+    const { bytesWritten } = await file.write(rest)
+    rest = rest.subarray(bytesWritten)
+  }
+}
+
+function print(text: string): Promise<void> {
+  return new Promise((done, fail) => {
+    process.stdout.write(text, (error) => { if (error) fail(error); else done() })
+  })
 }

@@ -1,10 +1,11 @@
 import postgres, { type Sql } from 'postgres'
+import { isLocal } from './local.ts'
 
 /** How to connect. */
 export type PoolOptions = {
   /** Connections at once, at most; default 5. */
   max?: number
-  /** Whether statements are prepared, default true. Not through a pooler that gives each transaction another session. */
+  /** Whether statements are prepared, default true. Not through a pooler that gives transactions other sessions. */
   prepare?: boolean
   /** What the database shows as the name of the connection. */
   name?: string
@@ -13,7 +14,7 @@ export type PoolOptions = {
 /** Opens connections to the database for something that runs for long: they come back by themselves. */
 export function openPool(databaseUrl: string, { max = 5, prepare = true, name = 'actorscope' }: PoolOptions = {}): Sql {
   return postgres(databaseUrl, {
-    max, prepare,
+    max, prepare, ...tlsTo(databaseUrl),
     connection: { application_name: name },
     onnotice: () => {},
     connect_timeout: 10,
@@ -24,7 +25,14 @@ export function openPool(databaseUrl: string, { max = 5, prepare = true, name = 
   }) as unknown as Sql
 }
 
-const arrayTypes = { booleans: 1000, smallints: 1005, integers: 1007, texts: 1009, bigints: 1016, timestamps: 1185, uuids: 2951 }
+/** TLS with a database that is elsewhere and has it, unless its URL says what is wanted. */
+export function tlsTo(databaseUrl: string): { ssl?: 'prefer' } {
+  return isLocal(databaseUrl) || /[?&]ssl(mode)?=/.test(databaseUrl) ? {} : { ssl: 'prefer' }
+}
+
+const arrayTypes = {
+  booleans: 1000, smallints: 1005, integers: 1007, texts: 1009, bigints: 1016, timestamps: 1185, uuids: 2951,
+}
 
 function arrayType(oid: number) {
   return { to: oid, from: [oid], serialize: toArray, parse: fromArray }

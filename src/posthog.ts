@@ -1,6 +1,8 @@
+import { parseAnswer, post } from './http.ts'
+import { requireSecret } from './secrets.ts'
 import {
-  identityOf, isoTime, misconfigured, parseAnswer, post, readSettings, requireSecret,
-  type LoggedEvent, type Sink, type SinkContext, type SinkSettings, type Undelivered,
+  identityOf, isoTime, misconfigured, readSettings, sift,
+  type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
 /**
@@ -15,25 +17,27 @@ import {
  * `$groupidentify` with its name, ahead of its first event here and of the next one after its name changed.
  */
 export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
-  const settings = readSettings(batch, { host: 'url', set_person_properties: 'boolean', historical_before: 'time', timeout_seconds: 'seconds' })
+  const settings = readSettings(batch, {
+    host: 'url', set_person_properties: 'boolean', historical_before: 'time', timeout_seconds: 'seconds' })
   const apiKey = requireSecret(batch, context, 'api_key')
   const url = new URL('batch/', `${(settings.host ?? 'https://us.i.posthog.com').replace(/\/*$/, '')}/`)
   const options: PostHogOptions = {
     setPersonProperties: settings.set_person_properties ?? true,
     historicalBefore: settings.historical_before ? Date.parse(settings.historical_before) : -Infinity,
   }
-  const request = async (run: Run, signal: AbortSignal) => {
+  const request = async ({ historical, events }: Run, signal: AbortSignal) => {
+    const head = `{"api_key":${JSON.stringify(apiKey)},${historical ? '"historical_migration":true,' : ''}`
     const answer = await post(batch, context, {
-      url, headers: {}, signal, timeoutSeconds: settings.timeout_seconds, secrets: [apiKey],
-      body: `{"api_key":${JSON.stringify(apiKey)},${run.historical ? '"historical_migration":true,' : ''}"batch":[${run.events.join(',')}]}`,
+      url, body: `${head}"batch":[${events.join(',')}]}`, signal,
+      timeoutSeconds: settings.timeout_seconds, secrets: [apiKey],
     })
     const nothingStored = faultInAnswer(answer)
-    if (nothingStored) throw misconfigured(batch, nothingStored, { status: 200 })
+    if (nothingStored) throw misconfigured(batch, nothingStored, 200)
   }
   return {
     maxBatch: 1000,
     async send(events, signal) {
-      const { sound, undelivered } = sift(events)
+      const { sound, undelivered } = sift(events, faultIn)
       if (sound.length === 0) return undelivered
       const announcements = await announce(batch, context, sound)
       for (const run of runsOf(sound, announcements, options)) await request(run, signal)
@@ -47,32 +51,30 @@ export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
 function faultInAnswer(answer: string): string | undefined {
   const { status, quota_limited } = parseAnswer(answer) as { status?: unknown, quota_limited?: unknown }
   if (Array.isArray(quota_limited) && quota_limited.includes('events')) return 'is over its quota of events at PostHog'
-  if (answer.trim() !== '' && status === undefined) return 'is answered by something that is no PostHog'
+  if (answer !== '' && status === undefined) return 'is answered by something that is no PostHog'
 }
 
 type PostHogOptions = { setPersonProperties: boolean, historicalBefore: number }
 
 /** What PostHog takes: an event of a batch. */
-export type PostHogEvent = { uuid: string, event: string, distinct_id: string, timestamp: string, properties: Record<string, unknown> }
+export type PostHogEvent = {
+  uuid: string
+  event: string
+  distinct_id: string
+  timestamp: string
+  properties: Record<string, unknown>
+}
 
 
 // What is never sent --------------------------------------------------------------------------------
 
 // With these a client could merge persons, or rename groups, that are none of its own.
-const reservedNames = new Set(['$identify', '$create_alias', '$merge_dangerously', '$groupidentify', '$set', '$unset', '$delete', '$snapshot', '$snapshot_items'])
+const reservedNames = new Set([
+  '$identify', '$create_alias', '$merge_dangerously', '$groupidentify', '$set', '$unset', '$delete',
+  '$snapshot', '$snapshot_items',
+])
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const nilUuid = '00000000-0000-0000-0000-000000000000'
-
-function sift(events: LoggedEvent[]): { sound: LoggedEvent[], undelivered: Undelivered[] } {
-  const sound: LoggedEvent[] = []
-  const undelivered: Undelivered[] = []
-  for (const event of events) {
-    const error = faultIn(event)
-    if (error) undelivered.push({ event, error })
-    else sound.push(event)
-  }
-  return { sound, undelivered }
-}
 
 // PostHog refuses ids such as "anonymous", "null" or the nil UUID, or worse: makes one person of all who have it.
 function faultIn(event: LoggedEvent): string | undefined {
@@ -88,9 +90,11 @@ function faultIn(event: LoggedEvent): string | undefined {
 
 // What PostHog reads in properties that is not a tag's to say.
 const reservedProperties = new Set([
-  'distinct_id', '$distinct_id', '$anon_distinct_id', '$device_id', 'token', 'api_key', '$token', '$ip', '$set', '$set_once', '$unset',
+  'distinct_id', '$distinct_id', '$anon_distinct_id', '$device_id', 'token', 'api_key', '$token', '$ip',
+  '$set', '$set_once', '$unset',
   '$groups', '$group_0', '$group_1', '$group_2', '$group_3', '$group_4', '$group_type', '$group_key', '$group_set',
-  '$lib', '$lib_version', '$geoip_disable', '$process_person_profile', '$cookieless_mode', '$ignore_sent_at', 'capture_internal',
+  '$lib', '$lib_version', '$geoip_disable', '$process_person_profile', '$cookieless_mode', '$ignore_sent_at',
+  'capture_internal',
 ])
 
 /** Properties without those whose names are such; hardly any are, and then nothing is copied. */
@@ -103,9 +107,9 @@ const isReserved = (name: string) => reservedProperties.has(name)
 const isPostHogs = (name: string) => name.startsWith('$')
 
 /** An event as PostHog gets it. */
-export function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: Pick<PostHogOptions, 'setPersonProperties'>): PostHogEvent {
+function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: PostHogOptions): PostHogEvent {
   const tags = without(event.tags, isReserved)
-  const traits = without(tags, isPostHogs)
+  const traits = setPersonProperties && event.actor_id !== null ? without(tags, isPostHogs) : {}
   return {
     uuid: event.event_id,
     event: event.event,
@@ -116,7 +120,7 @@ export function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: Pick
       ...tags,
       channel: event.channel,
       ...event.description === null ? {} : { description: event.description },
-      ...setPersonProperties && event.actor_id !== null && Object.keys(traits).length > 0 ? { $set: traits } : {},
+      ...Object.keys(traits).length > 0 ? { $set: traits } : {},
       ...event.org_id === null ? {} : { $groups: { organization: event.org_id } },
       ...libraryProperties,
     },
@@ -139,20 +143,29 @@ function isHistory(event: LoggedEvent, { historicalBefore }: PostHogOptions): bo
 
 // Groups --------------------------------------------------------------------------------------------
 
-type Announcement = { org_id: string, name: string, event_id: string, announced_at: string, announcement_id: string }
+type Announcement = {
+  org_id: string
+  name: string
+  event_id: string
+  announced_at: string
+  announcement_id: string
+}
 
 const place = (org_id: string | null, event_id: string) => `${org_id} ${event_id}`
 
 /** The announcements that go along, by the event that they go ahead of. */
-async function announce({ sink }: SinkSettings, { sql }: SinkContext, events: LoggedEvent[]): Promise<Map<string, Announcement>> {
+async function announce(
+  { sink }: SinkSettings, { sql }: SinkContext, events: LoggedEvent[],
+): Promise<Map<string, Announcement>> {
   const grouped = events.filter(({ org_id }) => org_id !== null)
   if (grouped.length === 0) return new Map()
   const announcements = await sql<Announcement[]>`
     select org_id, name, event_id, to_json(announced_at) #>> '{}' as announced_at, announcement_id
     from   tracking.announce_orgs(
-             ${sink}, ${grouped.map(({ org_id }) => org_id!)}::uuid[], ${grouped.map(({ event_id }) => event_id)}::uuid[],
+             ${sink}, ${grouped.map(({ org_id }) => org_id!)}::uuid[],
+             ${grouped.map(({ event_id }) => event_id)}::uuid[],
              ${grouped.map(({ occurred_at }) => occurred_at)}::timestamptz[])`
-  return new Map(announcements.map((announcement) => [place(announcement.org_id, announcement.event_id), announcement]))
+  return new Map(announcements.map((one) => [place(one.org_id, one.event_id), one]))
 }
 
 async function confirm({ sink }: SinkSettings, { sql }: SinkContext, announcements: Announcement[]): Promise<void> {
@@ -184,10 +197,12 @@ function runsOf(events: LoggedEvent[], announcements: Map<string, Announcement>,
   for (const event of events) {
     const historical = isHistory(event, options)
     const announcement = announcements.get(place(event.org_id, event.event_id))
-    const texts = [...announcement ? [toGroupIdentify(announcement)] : [], toPostHogEvent(event, options)].map((one) => JSON.stringify(one))
     let run = runs.at(-1)
-    if (!run || run.historical !== historical || run.length > maxLength) runs.push(run = { historical, events: [], length: 0 })
-    for (const text of texts) {
+    if (!run || run.historical !== historical || run.length > maxLength) {
+      runs.push(run = { historical, events: [], length: 0 })
+    }
+    for (const one of [...announcement ? [toGroupIdentify(announcement)] : [], toPostHogEvent(event, options)]) {
+      const text = JSON.stringify(one)
       run.events.push(text)
       run.length += text.length
     }

@@ -37,11 +37,7 @@ export class ProgressBar {
     const numbers = dropped > 0 ? `${events}, ${dropped.toLocaleString('en')} dropped` : events
     if (!this.total) return fit(numbers, this.terminal.width)
     const share = Math.min(1, done / this.total)
-    const label = `${String(Math.floor(share * 100)).padStart(3)}%  ${numbers}${this.timeLeft(done)}`
-    const room = Math.min(30, this.terminal.width - label.length - 4)
-    if (room < 5) return fit(label, this.terminal.width)
-    const filled = Math.round(share * room)
-    return `${'█'.repeat(filled)}${'░'.repeat(room - filled)} ${label}`
+    return barOf(share, `${numbers}${this.timeLeft(done)}`, this.terminal.width)
   }
 
   private timeLeft(done: number): string {
@@ -51,6 +47,15 @@ export class ProgressBar {
     const seconds = Math.ceil((this.total - done) / since * elapsed / 1000)
     return seconds < 100 ? `, ${seconds} s left` : `, ${Math.ceil(seconds / 60)} min left`
   }
+}
+
+/** A bar as wide as there is room for, the share in per cent, and what else there is to say. */
+export function barOf(share: number, text: string, width: number): string {
+  const label = `${String(Math.floor(share * 100)).padStart(3)}%  ${text}`
+  const room = Math.min(30, width - label.length - 4)
+  if (room < 5) return fit(label, width)
+  const filled = Math.round(share * room)
+  return `${'█'.repeat(filled)}${'░'.repeat(room - filled)} ${label}`
 }
 
 const fit = (text: string, width: number): string => text.slice(0, Math.max(0, width - 1))

@@ -1,22 +1,16 @@
 import type { Sql } from 'postgres'
+import { Builder, BuilderError, type BuilderOptions, type Job } from './builder.ts'
 
 // Builds whose builder has gone quiet. What the builder says of their jobs is applied under compare-and-set, so that
 // whoever else hears of it meanwhile wins, and nothing is said twice; what becomes an event is for the database
 // (chapter 6).
 
-/** What reconciliation needs. */
-export type Reconciler = {
+/** What reconciliation needs; its signal ends it early. */
+export type Reconciler = BuilderOptions & {
   /** The database, with the rights of the service role. */
   readonly sql: Sql
-  /** Where the builder is: `<url>/jobs/<id>`. */
-  readonly builderUrl: string
-  /** Sent as `x-api-key`. */
-  readonly apiKey: string
-  readonly fetch: typeof fetch
   /** Told of each build that could not be reconciled. */
   log(message: string, fields?: Record<string, unknown>): void
-  /** Ends it early. */
-  readonly signal: AbortSignal
 }
 
 /** What became of how many builds. */
@@ -37,8 +31,6 @@ export type Reconciled = {
 
 const batch = 500
 const atOnce = 10
-const answerSeconds = 5
-const givesUpAfter = 20
 
 /**
  * Asks the builder about the builds that have a job, are not over, and of which there was no news in five minutes; ends
@@ -54,13 +46,13 @@ export async function reconcile(reconciler: Reconciler): Promise<Reconciled> {
   await inBatches(reconciler, quietBuilds, async (build) => {
     if (builder.isSilent) return
     tally.asked++
-    const outcome = await attempt(reconciler, build, async () => await settle(reconciler, builder, build))
+    const outcome = await attempt(reconciler, build, () => settle(reconciler, builder, build))
     if (outcome) tally[outcome]++
     if (outcome === 'timedOut') tally.changed++
   })
   await inBatches(reconciler, unstoppedBuilds, async (build) => {
     if (builder.isSilent) return
-    const outcome = await attempt(reconciler, build, async () => await stop(reconciler, builder, build))
+    const outcome = await attempt(reconciler, build, () => stop(reconciler, builder, build))
     if (outcome) tally[outcome]++
   })
   if (builder.isSilent) reconciler.log('the builder answers nobody, and is left alone for now')
@@ -68,11 +60,14 @@ export async function reconcile(reconciler: Reconciler): Promise<Reconciled> {
 }
 
 /** Has one failure be told, and be no other build's. The database's own failures end it all. */
-async function attempt<T>({ log }: Reconciler, { id, job }: Build, work: () => Promise<T>): Promise<T | 'failed'> {
+async function attempt<T>(
+  { log, signal }: Reconciler, { id, job }: Build, work: () => Promise<T>,
+): Promise<T | 'failed' | undefined> {
   try {
     return await work()
   } catch (error) {
     if (!(error instanceof BuilderError)) throw error
+    if (signal.aborted) return undefined
     log('a build could not be reconciled', { build: id, job, error: error.message })
     return 'failed'
   }
@@ -95,17 +90,21 @@ type Build = {
 type Page = (sql: Sql, after: string) => Promise<Build[]>
 
 const quietBuilds: Page = (sql, after) => sql<Build[]>`
-  select b.id, b.owner_org, b.builder_job_id as job, b.status, b.created_at < now() - interval '1 hour' as is_old, b.timeout_seconds, b.updated_at::text
+  select b.id, b.owner_org, b.builder_job_id as job, b.status, b.timeout_seconds, b.updated_at::text,
+         b.created_at < now() - interval '1 hour' as is_old
   from   public.build_requests as b
   where  b.lifecycle <> 'finished'
   and    b.builder_job_id is not null
-  and    (b.updated_at < now() - interval '5 minutes' or b.started_at + make_interval(secs => b.timeout_seconds) <= now())
+  and    (
+    b.updated_at < now() - interval '5 minutes'
+    or b.started_at + make_interval(secs => b.timeout_seconds) <= now()
+  )
   and    b.id > ${after}
   order  by b.id
   limit  ${batch}`
 
 const unstoppedBuilds: Page = (sql, after) => sql<Build[]>`
-  select b.id, b.owner_org, b.builder_job_id as job, b.status, true as is_old, b.timeout_seconds, b.updated_at::text
+  select b.id, b.owner_org, b.builder_job_id as job, b.status, b.timeout_seconds, b.updated_at::text, true as is_old
   from   public.build_requests as b
   where  b.status = 'timed_out'
   and    b.builder_job_id is not null
@@ -116,7 +115,9 @@ const unstoppedBuilds: Page = (sql, after) => sql<Build[]>`
   limit  ${batch}`
 
 /** Does something with every build, some of them at once. */
-async function inBatches({ sql, signal }: Reconciler, page: Page, work: (build: Build) => Promise<void>): Promise<void> {
+async function inBatches(
+  { sql, signal }: Reconciler, page: Page, work: (build: Build) => Promise<void>,
+): Promise<void> {
   for (let after = '00000000-0000-0000-0000-000000000000'; !signal.aborted;) {
     const builds = await page(sql, after)
     if (builds.length === 0) return
@@ -138,7 +139,9 @@ type Change = {
   jobIsStopped: boolean
 }
 
-async function settle(reconciler: Reconciler, builder: Builder, build: Build): Promise<'changed' | 'timedOut' | 'lost' | undefined> {
+async function settle(
+  reconciler: Reconciler, builder: Builder, build: Build,
+): Promise<'changed' | 'timedOut' | 'lost' | undefined> {
   const job = await builder.ask(build.job)
   const change = job ? changeOf(build, job) : unknownJob(build)
   if (!change) throw new BuilderError('The builder does not know the job.')
@@ -178,13 +181,17 @@ function changeOf(build: Build, job: Job): Change {
   if ((completedAt ?? (ended ? -Infinity : Date.now())) >= limit) {
     return {
       ...common, status: 'timed_out', completedAt: isoOf(limit), jobIsStopped: ended,
-      error: `The build ran longer than ${build.timeout_seconds} seconds.` }
+      error: `The build ran longer than ${build.timeout_seconds} seconds.`,
+    }
   }
   const status = ended || job.status === 'running' ? job.status : build.status
-  const hasRun = status !== 'pending'
   return {
-    ...common, status, startedAt: hasRun ? common.startedAt : null, completedAt: ended ? isoOf(completedAt) : null,
-    error: typeof job.error === 'string' ? job.error.slice(0, 4000) : null, jobIsStopped: status === 'timed_out' }
+    ...common, status,
+    startedAt: status === 'pending' ? null : common.startedAt,
+    completedAt: ended ? isoOf(completedAt) : null,
+    error: typeof job.error === 'string' ? job.error.slice(0, 4000) : null,
+    jobIsStopped: status === 'timed_out',
+  }
 }
 
 /** A job that the builder has never had, or has forgotten, will never be heard of. */
@@ -192,7 +199,8 @@ function unknownJob({ is_old }: Build): Change | undefined {
   if (!is_old) return undefined
   return {
     status: 'expired', error: 'The builder does not know the job.',
-    startedAt: null, completedAt: null, runnerWaitSeconds: null, jobIsStopped: false }
+    startedAt: null, completedAt: null, runnerWaitSeconds: null, jobIsStopped: false,
+  }
 }
 
 /** Has the builder stop the job of a build that is over. */
@@ -208,13 +216,10 @@ async function stop({ sql }: Reconciler, builder: Builder, { id, owner_org, job 
 }
 
 
-// The builder ---------------------------------------------------------------------------------------
+// Jobs ----------------------------------------------------------------------------------------------
 
 /** The states that a job does not leave. In others, such as queued or starting, a build stays as it is. */
 const endings = new Set(['succeeded', 'failed', 'timed_out', 'cancelled', 'expired', 'released'])
-
-/** A job as the builder has it; times in milliseconds since 1970. */
-type Job = { status: string, started_at?: unknown, completed_at?: unknown, runner_wait_ms?: unknown, error?: unknown }
 
 function timeOf(value: unknown): number | undefined {
   return typeof value === 'number' && value > 0 && value < 4e12 ? value : undefined
@@ -226,65 +231,4 @@ function isoOf(time: number | undefined): string | null {
 
 function secondsOf(ms: unknown): number | null {
   return typeof ms === 'number' && ms >= 0 && ms < 2 ** 31 * 1000 ? Math.floor(ms / 1000) : null
-}
-
-/** The builder did not answer, or not as it should. */
-class BuilderError extends Error {
-  override readonly name = 'BuilderError'
-}
-
-/** The builder's API. */
-class Builder {
-  private failuresInARow = 0
-
-  constructor(private readonly reconciler: Reconciler) {}
-
-  /** Whether nobody gets an answer. */
-  get isSilent(): boolean {
-    return this.failuresInARow >= givesUpAfter
-  }
-
-  /** @returns a job; undefined where the builder knows none of that id. */
-  async ask(job: string): Promise<Job | undefined> {
-    const { status, text } = await this.request('GET', job, '')
-    if (status === 404 || status === 410) return undefined
-    if (status !== 200) throw this.fault(status, text)
-    try {
-      const answer = JSON.parse(text) as { job?: Job } | null
-      if (typeof answer?.job?.status === 'string') return answer.job
-    } catch {
-      // Told below.
-    }
-    throw new BuilderError('The builder answered with something that is no job.')
-  }
-
-  /** Stops a job; one that has ended is stopped. */
-  async cancel(job: string): Promise<void> {
-    const { status, text } = await this.request('POST', job, '/cancel')
-    const isOver = [404, 409, 410].includes(status)
-    if (!isOver && (status < 200 || status > 299)) throw this.fault(status, text)
-  }
-
-  private async request(method: string, job: string, action: string): Promise<{ status: number, text: string }> {
-    const { builderUrl, apiKey, fetch, signal } = this.reconciler
-    const timeout = AbortSignal.timeout(answerSeconds * 1000)
-    try {
-      const response = await fetch(`${builderUrl.replace(/\/+$/, '')}/jobs/${encodeURIComponent(job)}${action}`, {
-        // A redirect would carry the key to wherever it points.
-        method, headers: { 'x-api-key': apiKey }, redirect: 'manual', signal: AbortSignal.any([signal, timeout]) })
-      const text = await response.text()
-      // A builder that turns everybody away is as good as silent.
-      const answers = response.status < 500 && ![401, 403, 429].includes(response.status)
-      this.failuresInARow = answers ? 0 : this.failuresInARow + 1
-      return { status: response.status, text }
-    } catch (error) {
-      this.failuresInARow++
-      const { message, cause } = error as Error & { cause?: { code?: string } }
-      throw new BuilderError(timeout.aborted ? `The builder did not answer within ${answerSeconds} seconds.` : [message, cause?.code].filter(Boolean).join(': '))
-    }
-  }
-
-  private fault(status: number, text: string): BuilderError {
-    return new BuilderError(`The builder answered ${status}: ${text.replaceAll(this.reconciler.apiKey, '***').slice(0, 200)}`)
-  }
 }

@@ -1,5 +1,9 @@
 import { Webhook } from 'standardwebhooks'
-import { isoTime, misconfigured, post, readSettings, requireSecret, type LoggedEvent, type Sink, type SinkContext, type SinkSettings } from './sink.ts'
+import { post } from './http.ts'
+import { requireSecret } from './secrets.ts'
+import {
+  isoTime, misconfigured, readSettings, type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+} from './sink.ts'
 
 /**
  * Posts each event to an URL, as https://www.standardwebhooks.com says: `webhook-id` is the event's id,
@@ -22,7 +26,7 @@ export function openWebhook(batch: SinkSettings, context: SinkContext): Sink {
         const body = JSON.stringify(webhookPayload(event))
         const now = new Date()
         await post(batch, context, {
-          url, body, signal, timeoutSeconds: timeout_seconds, secrets: [secret],
+          url, body, signal, timeoutSeconds: timeout_seconds, secrets: [secret, secret.replace(/^whsec_/, '')],
           headers: {
             'webhook-id': event.event_id,
             'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
@@ -44,7 +48,7 @@ function openSigner(batch: SinkSettings, secret: string): Webhook {
 }
 
 /** The body of a webhook: the event's name, its time, and what a receiver may know of the row. */
-export function webhookPayload(event: LoggedEvent) {
-  const { scope_id, txid, epoch, clock_skew, ...data } = event
-  return { type: event.event, timestamp: isoTime(event.occurred_at), data: { ...data, occurred_at: isoTime(event.occurred_at) } }
+function webhookPayload({ scope_id, txid, epoch, clock_skew, ...event }: LoggedEvent) {
+  const timestamp = isoTime(event.occurred_at)
+  return { type: event.event, timestamp, data: { ...event, occurred_at: timestamp } }
 }

@@ -8,13 +8,15 @@ import { Metrics } from './metrics.ts'
 
 const healthySeconds = 30
 const lagMs = 2000
+const lagPatienceMs = 5000
 
 /** What a worker has done, and how far its sinks are, for who watches it: `/healthz` and `/metrics`. */
 export class WorkerStats {
   private readonly metrics = new Metrics()
   private readonly startedAt = Date.now()
   private wellAt = 0
-  private lag: { readAt: number, reading: Promise<void> } | undefined
+  private lag: Promise<void> | undefined
+  private lagReadAt = -Infinity
   private server: Server | undefined
 
   constructor(private readonly about: { sql: Sql, worker: string }) {
@@ -35,7 +37,8 @@ export class WorkerStats {
   did({ job, error, seconds }: JobOutcome): void {
     this.metrics.add('actorscope_jobs_total', { job, result: error === undefined ? 'done' : 'failed' })
     this.metrics.add('actorscope_job_duration_seconds_total', { job }, seconds)
-    if (error === undefined) this.metrics.set('actorscope_job_last_success_timestamp_seconds', { job }, Date.now() / 1000)
+    if (error !== undefined) return
+    this.metrics.set('actorscope_job_last_success_timestamp_seconds', { job }, Date.now() / 1000)
   }
 
   /** Notes that the database answered. */
@@ -50,17 +53,18 @@ export class WorkerStats {
    * @throws {StackError} `port_in_use`.
    */
   async serve(port: number): Promise<number> {
-    this.server = createServer((request, response) => {
-      const { pathname } = new URL(request.url ?? '/', 'http://127.0.0.1')
-      if (pathname === '/healthz') this.answerHealth(response)
-      else if (pathname === '/metrics') void this.answerMetrics(response)
+    const server = this.server = createServer((request, response) => {
+      const [path] = (request.url ?? '').split('?')
+      if (path === '/healthz') this.answerHealth(response)
+      else if (path === '/metrics') void this.answerMetrics(response)
       else response.writeHead(404).end()
     })
     await new Promise<void>((done, fail) => {
-      this.server!.once('error', (cause: NodeJS.ErrnoException) => fail(cause.code === 'EADDRINUSE' ? portInUse(port, '--port', cause) : cause))
-      this.server!.listen(port, '127.0.0.1', done)
+      server.once('error', (cause: NodeJS.ErrnoException) =>
+        fail(cause.code === 'EADDRINUSE' ? portInUse(port, '--port', cause) : cause))
+      server.listen(port, '127.0.0.1', done)
     })
-    return (this.server.address() as AddressInfo).port
+    return (server.address() as AddressInfo).port
   }
 
   async close(): Promise<void> {
@@ -71,12 +75,14 @@ export class WorkerStats {
   private answerHealth(response: ServerResponse): void {
     const secondsAgo = this.wellAt === 0 ? null : Math.round((Date.now() - this.wellAt) / 1000)
     const isHealthy = secondsAgo !== null && secondsAgo <= healthySeconds
-    response.writeHead(isHealthy ? 200 : 503, { 'content-type': 'application/json' })
-    response.end(`${JSON.stringify({ status: isHealthy ? 'ok' : 'unavailable', worker: this.about.worker, database_answered_seconds_ago: secondsAgo })}\n`)
+    const status = isHealthy ? 'ok' : 'unavailable'
+    const said = { status, worker: this.about.worker, database_answered_seconds_ago: secondsAgo }
+    response.writeHead(isHealthy ? 200 : 503, { 'content-type': 'application/json' }).end(`${JSON.stringify(said)}\n`)
   }
 
   private async answerMetrics(response: ServerResponse): Promise<void> {
-    this.metrics.set('process_cpu_seconds_total', {}, (({ user, system }) => (user + system) / 1e6)(process.cpuUsage()))
+    const { user, system } = process.cpuUsage()
+    this.metrics.set('process_cpu_seconds_total', {}, (user + system) / 1e6)
     this.metrics.set('process_resident_memory_bytes', {}, process.memoryUsage.rss())
     await this.readLag()
     response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' })
@@ -85,16 +91,21 @@ export class WorkerStats {
 
   // Whoever asks often gets the same answer: counting a long backlog takes a while.
   private async readLag(): Promise<void> {
-    if (!this.lag || this.lag.readAt < Date.now() - lagMs) {
-      const reading = this.measureLag().then(() => 1, () => 0).then((up) => this.metrics.set('actorscope_database_up', {}, up))
-      this.lag = { readAt: Date.now(), reading }
+    const tell = (up: number) => this.metrics.set('actorscope_database_up', {}, up)
+    if (!this.lag && Date.now() - this.lagReadAt > lagMs) {
+      this.lag = this.measureLag().then(() => tell(1), () => tell(0))
+        .finally(() => { this.lag = undefined; this.lagReadAt = Date.now() })
     }
-    await Promise.race([this.lag.reading, new Promise((done) => setTimeout(done, 5000).unref())])
+    if (!this.lag) return
+    let timer: ReturnType<typeof setTimeout> | undefined
+    const patience = new Promise<void>((done) => { timer = setTimeout(done, lagPatienceMs) }).then(() => tell(0))
+    await Promise.race([this.lag, patience]).finally(() => clearTimeout(timer))
   }
 
   private async measureLag(): Promise<void> {
-    const sinks = await this.about.sql<Record<string, string | number | boolean | Date | null>[]>`select * from tracking.sink_lag`
-    const [letters] = await this.about.sql<{ waiting: number }[]>`select count(*)::integer as waiting from tracking.dead_letters`
+    const { sql } = this.about
+    const sinks = await sql<Record<string, string | number | boolean | Date | null>[]>`select * from tracking.sink_lag`
+    const [letters] = await sql<{ waiting: number }[]>`select count(*)::integer as waiting from tracking.dead_letters`
     for (const [name] of Object.values(lagGauges)) this.metrics.clear(name)
     for (const { sink, ...figures } of sinks) {
       for (const [figure, [name]] of Object.entries(lagGauges)) {
@@ -111,10 +122,14 @@ export class WorkerStats {
 const lagGauges: Record<string, [name: string, help: string]> = {
   enabled: ['actorscope_sink_enabled', 'Whether the sink is delivered to.'],
   pending: ['actorscope_sink_pending_events', 'Events that wait to be delivered.'],
-  oldest_seconds: ['actorscope_sink_oldest_pending_event_age_seconds', 'The age of the oldest of them; 0 when there is none.'],
-  delivered: ['actorscope_sink_delivered_events', 'Events delivered since the start of the sink, or since it was rewound.'],
+  oldest_seconds: [
+    'actorscope_sink_oldest_pending_event_age_seconds', 'The age of the oldest of them; 0 when there is none.'],
+  delivered: [
+    'actorscope_sink_delivered_events', 'Events delivered since the start of the sink, or since it was rewound.'],
   filtered: ['actorscope_sink_filtered_events', 'Events since then that it does not want.'],
-  undelivered: ['actorscope_sink_undelivered_events', 'Events since then that it refused for good, and that wait to be retried or dropped.'],
+  undelivered: [
+    'actorscope_sink_undelivered_events',
+    'Events since then that it refused for good, and that wait to be retried or dropped.'],
   dropped: ['actorscope_sink_dropped_events', 'Events since then that were given up.'],
   failures: ['actorscope_sink_consecutive_failures', 'Failures in a row.'],
   retry_at: ['actorscope_sink_retry_timestamp_seconds', 'When it is tried again after a failure.'],

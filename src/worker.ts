@@ -1,18 +1,20 @@
 import { hostname } from 'node:os'
 import type { Sql } from 'postgres'
-import { drain, endWithin, type Courier, type Ending, type Outcome } from './delivery.ts'
-import { doJob, findBuilder, jobNames } from './jobs.ts'
+import { endWithin, readSinks, type Courier, type EnabledSink, type Ending, type Outcome } from './delivery.ts'
+import { doJob, findBuilder, jobNames, type JobOutcome } from './jobs.ts'
 import { isLostConnection, type Batch } from './lease.ts'
 import type { Log } from './log.ts'
 import { openPool } from './pool.ts'
-import { loadSecrets } from './secrets.ts'
-import { openSink, type Sink } from './sink.ts'
+import { Runner } from './runner.ts'
+import { loadSecrets, secretsIn, type Environment } from './secrets.ts'
+import type { Sink } from './sink.ts'
+import { openSink } from './sinks.ts'
 import { WorkerStats } from './worker-stats.ts'
 
 export type WorkerOptions = {
   databaseUrl: string
   /** Where secrets and BUILDER_URL are. */
-  environment: Record<string, string | undefined>
+  environment: Environment
   log: Log
   /** Says to end: no batch is begun any more. */
   closing: AbortSignal
@@ -74,7 +76,7 @@ class Worker {
   constructor(private readonly options: WorkerOptions) {
     const { databaseUrl, prepare, environment, log, closing, graceSeconds = 8 } = options
     this.name = options.name ?? `${hostname()}:${process.pid}`
-    log.hide([passwordOf(databaseUrl), ...secretsIn(environment)])
+    log.hide(secretsIn(environment, databaseUrl))
     this.sql = openPool(databaseUrl, { prepare, max: 8, name: 'actorscope worker' })
     this.ending = endWithin(graceSeconds, closing)
     this.stats = new WorkerStats({ sql: this.sql, worker: this.name })
@@ -85,9 +87,8 @@ class Worker {
     if (closing.aborted) return
     const port = this.options.port === undefined ? undefined : await this.stats.serve(this.options.port)
     log('info', 'the worker begins', { worker: this.name, port })
-    await this.refresh()
-    this.every(refreshMs, () => this.refresh())
     this.listen()
+    this.every(refreshMs, () => this.refresh())
     if (jobs) for (const job of jobNames) this.every(jobsMs, () => this.doJob(job))
     this.options.started?.(port)
     await aborted(closing)
@@ -113,41 +114,41 @@ class Worker {
   // nothing is heard.
   private listen(): void {
     const hear = () => void this.refresh()
-    this.sql.listen('tracking_sinks', hear, hear).catch((error: unknown) => this.trouble(error, 'tracking_sinks cannot be listened to'))
+    this.sql.listen('tracking_sinks', hear, hear)
+      .catch((error: unknown) => this.trouble(error, 'tracking_sinks cannot be listened to'))
   }
 
   /** Looks at which sinks there are, and has each of them worked on. */
   private async refresh(): Promise<void> {
     try {
-      const sinks = await this.sql<{ name: string, shards: number }[]>`
-        select s.name, count(*)::integer as shards
-        from   tracking.sinks as s
-        join   tracking.cursors as c on c.sink = s.name
-        where  s.enabled
-        group  by s.name`
+      const sinks = await readSinks(this.sql)
       this.wellAgain()
-      const wanted = new Map(sinks.filter(({ name }) => this.options.sinks?.includes(name) ?? true).map(({ name, shards }) => [name, shards]))
-      for (const [name, runner] of this.runners) {
-        if (wanted.has(name)) continue
-        runner.stop()
-        this.runners.delete(name)
-      }
-      for (const [name, shards] of wanted) {
-        const runner = this.runners.get(name) ?? this.begin(name)
-        runner.lanes = Math.min(shards, this.options.concurrency ?? 4)
-        runner.wake()
-      }
+      this.workOn(sinks.filter(({ name }) => this.options.sinks?.includes(name) ?? true))
     } catch (error) {
       this.trouble(error, 'the sinks cannot be read')
     }
   }
 
+  private workOn(sinks: EnabledSink[]): void {
+    for (const [name, runner] of this.runners) {
+      if (sinks.some((sink) => sink.name === name)) continue
+      runner.stop()
+      this.runners.delete(name)
+    }
+    for (const { name, shards } of sinks) {
+      const runner = this.runners.get(name) ?? this.begin(name)
+      runner.lanes = Math.min(shards, this.options.concurrency ?? 4)
+      runner.wake()
+    }
+  }
+
   private begin(sink: string): Runner {
     const { batchSize, leaseSeconds, pollMs = 200 } = this.options
-    const courier: Courier = { sql: this.sql, worker: this.name, batchSize, leaseSeconds, open: (batch) => this.open(batch) }
+    const open = (batch: Batch) => this.open(batch)
+    const courier: Courier = { sql: this.sql, worker: this.name, batchSize, leaseSeconds, open }
     const runner = new Runner(courier, sink, this.ending, pollMs, {
       ended: (outcome) => this.report(sink, outcome),
-      well: () => this.wellAgain(),
+      idle: () => this.wellAgain(),
       failed: (error) => this.trouble(error, 'a sink cannot be worked on', { sink }),
     })
     this.runners.set(sink, runner)
@@ -182,29 +183,37 @@ class Worker {
 
   private async doJob(name: string): Promise<void> {
     if (this.jobsUnderWay.has(name) || this.options.closing.aborted) return
-    const { log, environment, fetch = globalThis.fetch } = this.options
-    const work = async () => {
-      const builder = name === 'ask-builder' ? await findBuilder(environment, this.sql) : undefined
-      log.hide([builder?.apiKey])
-      const outcome = await doJob(name, {
-        sql: this.sql, worker: this.name, builder, fetch, signal: this.ending.hurrying,
-        log: (message, fields) => log('warn', message, { job: name, ...fields }),
-      })
-      if (!outcome) return
-      this.stats.did(outcome)
-      const { result, error, seconds } = outcome
-      const isNews = result && Object.values(result).some((value) => value !== 0)
-      log(error ? 'warn' : isNews ? 'info' : 'debug', error ? 'a job failed' : 'a job is done', { job: name, seconds: Number(seconds.toFixed(3)), ...result, error })
-    }
-    const underWay = work().catch((error: unknown) => this.trouble(error, 'a job cannot be done', { job: name }))
+    const underWay = this.tryJob(name)
+      .then((outcome) => { if (outcome) this.reportJob(outcome) })
+      .catch((error: unknown) => this.trouble(error, 'a job cannot be done', { job: name }))
+      .finally(() => this.jobsUnderWay.delete(name))
     this.jobsUnderWay.set(name, underWay)
-    await underWay.finally(() => this.jobsUnderWay.delete(name))
+    await underWay
+  }
+
+  private async tryJob(name: string): Promise<JobOutcome | undefined> {
+    const { log, environment, fetch = globalThis.fetch } = this.options
+    const builder = name === 'ask-builder' ? await findBuilder(environment, this.sql) : undefined
+    log.hide([builder?.apiKey])
+    return doJob(name, {
+      sql: this.sql, worker: this.name, builder, fetch, signal: this.ending.hurrying,
+      log: (message, fields) => log('warn', message, { job: name, ...fields }),
+    })
+  }
+
+  private reportJob(outcome: JobOutcome): void {
+    this.stats.did(outcome)
+    const { job, result, error, seconds } = outcome
+    const facts = { job, seconds: Number(seconds.toFixed(3)), ...result }
+    if (error !== undefined) return this.options.log('warn', 'a job failed', { ...facts, error })
+    const isNews = Object.values(result ?? {}).some((value) => value !== 0)
+    this.options.log(isNews ? 'info' : 'debug', 'a job is done', facts)
   }
 
   /** Tells what went wrong; of a database that is away, once. */
   private trouble(error: unknown, message: string, fields: Record<string, unknown> = {}): void {
-    const { code, message: said, hint } = error as { code?: string, message?: string, hint?: string }
-    if (!isLostConnection(error)) return this.options.log('error', message, { ...fields, code, error: said ?? String(error), hint })
+    const { code, message: said = String(error), hint } = error as { code?: string, message?: string, hint?: string }
+    if (!isLostConnection(error)) return this.options.log('error', message, { ...fields, code, error: said, hint })
     if (this.isAway || this.options.closing.aborted) return
     this.isAway = true
     this.options.log('warn', 'the database is away', { code, error: said })
@@ -218,64 +227,6 @@ class Worker {
   }
 }
 
-/** Who is told how a sink's work goes. */
-type RunnerReports = { ended(outcome: Outcome): void, well(): void, failed(error: unknown): void }
-
-const longestPauseMs = 10_000
-
-/** Works on one sink: looks for batches again and again, and delivers as many at once as it has lanes. */
-class Runner {
-  /** Batches at once. */
-  lanes = 1
-  private busy = 0
-  private failures = 0
-  private isStopped = false
-  private timer: ReturnType<typeof setTimeout> | undefined
-  private whenIdle: (() => void)[] = []
-
-  constructor(
-    private readonly courier: Courier, private readonly sink: string, private readonly ending: Ending,
-    private readonly pollMs: number, private readonly reports: RunnerReports,
-  ) {}
-
-  /** Looks for a batch now. */
-  wake(): void {
-    if (this.isStopped || this.ending.closing.aborted || this.busy >= this.lanes) return
-    clearTimeout(this.timer)
-    this.timer = undefined
-    void this.work()
-  }
-
-  /** Begins nothing any more. */
-  stop(): void {
-    this.isStopped = true
-    clearTimeout(this.timer)
-  }
-
-  /** Resolves when nothing is under way, once it is told to end. */
-  async idle(): Promise<void> {
-    clearTimeout(this.timer)
-    if (this.busy > 0) await new Promise<void>((done) => this.whenIdle.push(done))
-  }
-
-  private async work(): Promise<void> {
-    this.busy++
-    let pauseMs = this.pollMs
-    try {
-      // Where one shard has something, another may have as well.
-      await drain(this.courier, this.sink, this.ending, { begun: () => this.wake(), ended: (outcome) => this.reports.ended(outcome) })
-      this.failures = 0
-      this.reports.well()
-    } catch (error) {
-      pauseMs = Math.min(longestPauseMs, 100 * 2 ** this.failures++) * (0.5 + Math.random() / 2)
-      this.reports.failed(error)
-    }
-    this.busy--
-    if (this.busy === 0) for (const done of this.whenIdle.splice(0)) done()
-    if (this.busy === 0 && !this.isStopped && !this.ending.closing.aborted) this.timer ??= setTimeout(() => this.wake(), pauseMs)
-  }
-}
-
 function aborted(signal: AbortSignal): Promise<void> {
   return new Promise((done) => {
     if (signal.aborted) done()
@@ -284,11 +235,3 @@ function aborted(signal: AbortSignal): Promise<void> {
 }
 
 const sleep = (ms: number) => new Promise<void>((done) => setTimeout(done, ms))
-
-function passwordOf(databaseUrl: string): string | undefined {
-  return URL.canParse(databaseUrl) ? decodeURIComponent(new URL(databaseUrl).password) || undefined : undefined
-}
-
-function secretsIn(environment: Record<string, string | undefined>): (string | undefined)[] {
-  return Object.entries(environment).filter(([name]) => /SECRET|TOKEN|PASSWORD|_KEY$/.test(name)).map(([, value]) => value)
-}

@@ -71,7 +71,7 @@ describe('actorscope replay', () => {
     expect(json).toEqual([{ sink: 'hook', since: 'beginning', events: 2, estimated_seconds: null, dry_run: false }])
     expect(await sql`select pending::int from tracking.sink_lag`).toEqual([{ pending: 2 }])
     const run = await command('replay', '--sink', 'hook', '--since', 'beginning')
-    expect([run.code, run.told.split('\n').at(-2)]).toEqual([0, 'The sink is rewound, and no worker is at it: start one with actorscope worker.'])
+    expect([run.code, run.told.split('\n').at(-2)]).toEqual([0, 'The sink is rewound, and nobody is at it yet: start actorscope worker, where nothing else delivers.'])
     await sql`update tracking.sinks set enabled = false`
     expect((await command('replay', '--sink', 'hook', '--since', 'beginning')).told).toContain('disabled: nothing is sent until it is enabled')
   })

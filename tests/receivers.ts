@@ -9,14 +9,23 @@ import { Webhook } from 'standardwebhooks'
  */
 
 /** A request as it came. */
-export type Received = { method: string, path: string, query: URLSearchParams, headers: IncomingMessage['headers'], text: string, body: unknown }
+export type Received = {
+  method: string
+  path: string
+  query: URLSearchParams
+  headers: IncomingMessage['headers']
+  text: string
+  body: unknown
+}
 
 /** What goes wrong with a request. */
 export type Fault =
   /** An answer instead of the right one; nothing is taken. */
   | { status: number, headers?: Record<string, string>, text?: string }
-  /** The connection is cut: before anything is taken, or after all of it is, ahead of the answer. */
-  | { cut: 'before' | 'after' }
+  /** The connection is cut: before anything is taken; or after all of it is, ahead of the answer, or amid it. */
+  | { cut: 'before' | 'after' | 'amid' }
+  /** All of it is taken, and the answer never ends: as fast as it is read, or a little at a time. */
+  | { endless: 'flood' | 'trickle' }
   /** The right answer, late. */
   | { delayMs: number }
 
@@ -51,7 +60,15 @@ export type Receiver<Item> = {
 type Verdict<Item> = { taken: Item[], answer: Answer } | Answer
 type Answer = { status: number, text: string, headers?: Record<string, string> }
 
-async function startReceiver<Item>(options: ReceiverOptions<Item>, maxBytes: number, judge: (request: Received, poison: (item: Item) => boolean) => Verdict<Item>, tooLarge: Answer): Promise<Receiver<Item>> {
+/** What a vendor holds its callers to. */
+type Contract<Item> = {
+  /** Bytes of a request's body, at most, and what more is answered. */
+  maxBytes: number
+  tooLarge: Answer
+  judge(request: Received, poison: (item: Item) => boolean): Verdict<Item>
+}
+
+async function startReceiver<Item>(options: ReceiverOptions<Item>, contract: Contract<Item>): Promise<Receiver<Item>> {
   const sockets = new Set<Socket>()
   let count = 0
   const receiver = {
@@ -72,11 +89,16 @@ async function startReceiver<Item>(options: ReceiverOptions<Item>, maxBytes: num
     if (fault && 'delayMs' in fault) await new Promise((resolve) => setTimeout(resolve, fault.delayMs))
     if (fault && 'cut' in fault && fault.cut === 'before') return void message.socket.destroy()
     if (fault && 'status' in fault) return answer(response, { text: 'a fault', ...fault })
-    const verdict = request.text.length > (receiver.options.maxBytes ?? maxBytes) ? tooLarge : judge(request, (item) => receiver.options.poison?.(item) ?? false)
+    const verdict = judge(request)
     if ('taken' in verdict) receiver.taken.push(...verdict.taken)
     else receiver.breaches.push(verdict.text)
-    if (fault && 'cut' in fault) return void message.socket.destroy()
+    if (fault && 'cut' in fault) return cut(response, fault.cut)
+    if (fault && 'endless' in fault) return answerWithoutEnd(response, fault.endless)
     answer(response, 'taken' in verdict ? verdict.answer : verdict)
+  }
+  const judge = (request: Received): Verdict<Item> => {
+    const { maxBytes = contract.maxBytes, poison = () => false } = receiver.options
+    return request.text.length > maxBytes ? contract.tooLarge : contract.judge(request, poison)
   }
   const server = createServer((message, response) => {
     handle(message, response).catch(() => message.socket.destroy())
@@ -91,7 +113,19 @@ async function startReceiver<Item>(options: ReceiverOptions<Item>, maxBytes: num
 }
 
 function answer(response: ServerResponse, { status, headers, text }: Answer): void {
-  response.writeHead(status, { 'content-type': text.startsWith('{') ? 'application/json' : 'text/plain', ...headers }).end(text)
+  const type = text.startsWith('{') ? 'application/json' : 'text/plain'
+  response.writeHead(status, { 'content-type': type, ...headers }).end(text)
+}
+
+function cut(response: ServerResponse, where: 'before' | 'after' | 'amid'): void {
+  if (where !== 'amid') return void response.socket?.destroy()
+  response.writeHead(200, { 'content-length': '100' }).write('{"sta', () => response.socket?.destroy())
+}
+
+function answerWithoutEnd(response: ServerResponse, how: 'flood' | 'trickle'): void {
+  const text = how === 'flood' ? 'x'.repeat(64 * 1024) : 'x'
+  const timer = setInterval(() => response.write(text), how === 'flood' ? 1 : 100)
+  response.writeHead(200).once('close', () => clearInterval(timer))
 }
 
 async function read(message: IncomingMessage): Promise<Received> {
@@ -100,7 +134,8 @@ async function read(message: IncomingMessage): Promise<Received> {
   const bytes = Buffer.concat(chunks)
   const text = (message.headers['content-encoding'] === 'gzip' ? gunzipSync(bytes) : bytes).toString()
   const url = new URL(message.url ?? '/', 'http://127.0.0.1')
-  return { method: message.method ?? '', path: url.pathname, query: url.searchParams, headers: message.headers, text, body: parse(text) }
+  const { method = '', headers } = message
+  return { method, path: url.pathname, query: url.searchParams, headers, text, body: parse(text) }
 }
 
 function parse(text: string): unknown {
@@ -112,29 +147,42 @@ function parse(text: string): unknown {
 }
 
 type Fields = Record<string, unknown>
-const isObject = (value: unknown): value is Fields => typeof value === 'object' && value !== null && !Array.isArray(value)
-const isText = (value: unknown, maxLength = Infinity): value is string => typeof value === 'string' && value.trim() !== '' && [...value].length <= maxLength
+const isObject = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+const isText = (value: unknown, maxLength = Infinity): value is string =>
+  typeof value === 'string' && value.trim() !== '' && [...value].length <= maxLength
 const isJson = ({ headers }: Received) => /^application\/json\b/.test(headers['content-type'] ?? '')
 const isIsoTime = (value: unknown): value is string =>
-  typeof value === 'string' && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value) && !Number.isNaN(Date.parse(value))
-const isUuid = (value: unknown): value is string => typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value)
+  typeof value === 'string' && !Number.isNaN(Date.parse(value))
+  && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value)
+const isUuid = (value: unknown): value is string =>
+  typeof value === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(value)
 const unknownFields = (fields: Fields, known: string[]) => Object.keys(fields).filter((name) => !known.includes(name))
+const all = (fields: Fields, is: (value: unknown) => boolean) => Object.values(fields).every((value) => is(value))
 
 
 // PostHog: POST /batch/ -----------------------------------------------------------------------------
 
 /** An event that PostHog took, and whether its request was marked as a historical migration. */
-export type CapturedEvent = { uuid: string, event: string, distinct_id: string, timestamp: string, properties: Fields, historical: boolean }
+export type CapturedEvent = {
+  uuid: string
+  event: string
+  distinct_id: string
+  timestamp: string
+  properties: Fields
+  historical: boolean
+}
 
 /** What PostHog's capture endpoints refuse as ids, in any case. */
 const illegalIds = [
-  '0', '00000000-0000-0000-0000-000000000000', '[object object]', 'anonymous', 'anonymous-user', 'backend', 'distinct_id', 'distinctid', 'email', 'false',
-  'guest', 'id', 'nan', 'none', 'not_authenticated', 'null', 'system', 'true', 'undefined', 'user',
+  '0', '00000000-0000-0000-0000-000000000000', '[object object]', 'anonymous', 'anonymous-user', 'backend',
+  'distinct_id', 'distinctid', 'email', 'false', 'guest', 'id', 'nan', 'none', 'not_authenticated', 'null', 'system',
+  'true', 'undefined', 'user',
 ]
 
 /** PostHog's capture service, with the project's key. A request is taken whole or not at all. */
-export function startPostHog(apiKey: string, options: ReceiverOptions<CapturedEvent> = {}): Promise<Receiver<CapturedEvent>> {
-  return startReceiver<CapturedEvent>(options, 20_000_000, (request, poison) => {
+export function startPostHog(apiKey: string, options: ReceiverOptions<CapturedEvent> = {}) {
+  const judge = (request: Received, poison: (event: CapturedEvent) => boolean): Verdict<CapturedEvent> => {
     const refused = (text: string) => ({ status: 400, text })
     if (request.path !== '/batch/') return { status: 404, text: 'not found' }
     if (request.method !== 'POST') return { status: 405, text: 'method not allowed' }
@@ -144,7 +192,9 @@ export function startPostHog(apiKey: string, options: ReceiverOptions<CapturedEv
     if (api_key === undefined) return { status: 401, text: 'event submitted without an api_key' }
     if (api_key !== apiKey) return { status: 401, text: `API key is not valid: ${JSON.stringify(api_key)}` }
     if (Object.keys(others).length > 0) return refused(`failed to parse request: unknown fields ${Object.keys(others)}`)
-    if (historical_migration !== undefined && typeof historical_migration !== 'boolean') return refused('failed to parse request: historical_migration')
+    if (historical_migration !== undefined && typeof historical_migration !== 'boolean') {
+      return refused('failed to parse request: historical_migration')
+    }
     if (sent_at !== undefined && !isIsoTime(sent_at)) return refused('failed to parse request: sent_at')
     if (!Array.isArray(batch)) return refused('failed to parse request: missing field `batch`')
     if (batch.length === 0) return refused('request holds no event')
@@ -152,10 +202,13 @@ export function startPostHog(apiKey: string, options: ReceiverOptions<CapturedEv
       const breach = breachOfPostHog(event, historical_migration === true)
       if (breach) return breach === 'maximum event size exceeded' ? { status: 413, text: breach } : refused(breach)
     }
-    const captured = (batch as CapturedEvent[]).map((event) => ({ ...event, historical: historical_migration === true }))
+    const historical = historical_migration === true
+    const captured = (batch as CapturedEvent[]).map((event) => ({ ...event, historical }))
     if (captured.some(poison)) return refused('invalid event could not be processed')
     return { taken: captured, answer: { status: 200, text: '{"status":"Ok"}' } }
-  }, { status: 413, text: 'maximum event size exceeded' })
+  }
+  const tooLarge = { status: 413, text: 'maximum event size exceeded' }
+  return startReceiver<CapturedEvent>(options, { maxBytes: 20_000_000, tooLarge, judge })
 }
 
 function breachOfPostHog(event: unknown, historical: boolean): string | undefined {
@@ -165,18 +218,24 @@ function breachOfPostHog(event: unknown, historical: boolean): string | undefine
   if (Object.keys(others).length > 0) return `failed to parse request: unknown fields ${Object.keys(others)}`
   if (!isText(name, 200)) return 'event submitted with an empty event name'
   if (!isText(distinct_id, 200)) return 'event submitted without a distinct_id'
-  if (illegalIds.includes(distinct_id.trim().toLowerCase())) return `event submitted with an illegal distinct_id: ${distinct_id}`
+  if (illegalIds.includes(distinct_id.trim().toLowerCase())) {
+    return `event submitted with an illegal distinct_id: ${distinct_id}`
+  }
   if (!isUuid(uuid)) return 'failed to parse request: UUID parsing failed'
   if (!isIsoTime(timestamp)) return 'failed to parse request: invalid timestamp'
-  if (historical && Date.parse(timestamp) > Date.now() - 48 * 3_600_000) return 'historical migrations are of events older than 48 hours'
-  if (!isObject(properties)) return 'failed to parse request: properties'
-  const { $set, $groups } = properties
+  if (historical && Date.parse(timestamp) > Date.now() - 48 * 3_600_000) {
+    return 'historical migrations are of events older than 48 hours'
+  }
+  return isObject(properties) ? breachInProperties(name, properties) : 'failed to parse request: properties'
+}
+
+function breachInProperties(name: string, { $set, $groups, $group_type, $group_key, $group_set }: Fields) {
   if ($set !== undefined && !isObject($set)) return 'failed to parse request: $set'
-  if ($groups !== undefined && !(isObject($groups) && Object.values($groups).every((key) => isText(key)))) return 'failed to parse request: $groups'
-  if (name === '$groupidentify') {
-    const { $group_type, $group_key, $group_set } = properties
-    if (!isText($group_type) || !isText($group_key)) return 'a group is known by $group_type and $group_key'
-    if (!isObject($group_set) || Object.keys($group_set).length === 0) return 'a group comes to be by $group_set, with at least one property'
+  if ($groups !== undefined && !(isObject($groups) && all($groups, isText))) return 'failed to parse request: $groups'
+  if (name !== '$groupidentify') return undefined
+  if (!isText($group_type) || !isText($group_key)) return 'a group is known by $group_type and $group_key'
+  if (!isObject($group_set) || Object.keys($group_set).length === 0) {
+    return 'a group comes to be by $group_set, with at least one property'
   }
 }
 
@@ -190,35 +249,46 @@ export type LoggedLog = {
 }
 
 /** LogSnag's API, for one project. Options of the request that it does not know are refused. */
-export function startLogSnag(token: string, project: string, options: ReceiverOptions<LoggedLog> = {}): Promise<Receiver<LoggedLog>> {
-  const refused = (message: string) => ({ status: 400, text: JSON.stringify({ message: 'Validation Failed', validation: { body: [{ message }] } }) })
-  return startReceiver<LoggedLog>(options, 100_000, (request, poison) => {
+export function startLogSnag(token: string, project: string, options: ReceiverOptions<LoggedLog> = {}) {
+  const refused = (message: string) =>
+    ({ status: 400, text: JSON.stringify({ message: 'Validation Failed', validation: { body: [{ message }] } }) })
+  const judge = (request: Received, poison: (log: LoggedLog) => boolean): Verdict<LoggedLog> => {
+    const { authorization } = request.headers
     if (request.path !== '/v1/log') return { status: 404, text: '{"message":"Not Found"}' }
     if (request.method !== 'POST') return { status: 405, text: '{"message":"Method Not Allowed"}' }
-    if (request.headers.authorization !== `Bearer ${token}`) return { status: 401, text: JSON.stringify({ message: `Unauthorized: ${request.headers.authorization}` }) }
+    if (authorization !== `Bearer ${token}`) {
+      return { status: 401, text: JSON.stringify({ message: `Unauthorized: ${authorization}` }) }
+    }
     if (!isJson(request) || !isObject(request.body)) return refused('the body is no JSON object')
     const breach = breachOfLogSnag(request.body, project)
     if (breach) return refused(breach)
     const log = request.body as LoggedLog
     if (poison(log)) return refused('poison')
     return { taken: [log], answer: { status: 200, text: JSON.stringify(log) } }
-  }, { status: 413, text: '{"message":"Payload Too Large"}' })
+  }
+  const tooLarge = { status: 413, text: '{"message":"Payload Too Large"}' }
+  return startReceiver<LoggedLog>(options, { maxBytes: 100_000, tooLarge, judge })
 }
 
 const simpleName = /^[a-z0-9]+(-[a-z0-9]+)*$/
+const anIcon = /^(?:\p{RGI_Emoji}|\p{Extended_Pictographic}|:[a-z0-9_+\-]+:)$/v
+const logFields = [
+  'project', 'channel', 'event', 'description', 'icon', 'notify', 'tags', 'parser', 'user_id', 'timestamp']
 
 function breachOfLogSnag(log: Fields, project: string): string | undefined {
-  const unknown = unknownFields(log, ['project', 'channel', 'event', 'description', 'icon', 'notify', 'tags', 'parser', 'user_id', 'timestamp'])
+  const unknown = unknownFields(log, logFields)
   if (unknown.length > 0) return `unknown fields: ${unknown}`
   if (log.project !== project) return 'there is no such project'
   if (!isText(log.channel) || !simpleName.test(log.channel)) return 'channel: lower-case letters, numbers and dashes'
   if (!isText(log.event)) return 'event is required'
   if ('description' in log && !isText(log.description)) return 'description is not a string'
-  if ('icon' in log && !(typeof log.icon === 'string' && /^(?:\p{RGI_Emoji}|\p{Extended_Pictographic}|:[a-z0-9_+\-]+:)$/v.test(log.icon))) return 'icon is not a single emoji'
+  if ('icon' in log && !(isText(log.icon) && anIcon.test(log.icon))) return 'icon is not a single emoji'
   if ('notify' in log && typeof log.notify !== 'boolean') return 'notify is not a boolean'
   if ('parser' in log && log.parser !== 'markdown' && log.parser !== 'text') return 'parser is markdown or text'
   if ('user_id' in log && !isText(log.user_id)) return 'user_id is not a string'
-  if ('timestamp' in log && !(Number.isInteger(log.timestamp) && (log.timestamp as number) < 10_000_000_000)) return 'timestamp: seconds since 1970'
+  if ('timestamp' in log && !(Number.isInteger(log.timestamp) && Number(log.timestamp) < 10_000_000_000)) {
+    return 'timestamp: seconds since 1970'
+  }
   if (!('tags' in log)) return undefined
   if (!isObject(log.tags)) return 'tags are not an object'
   for (const [key, value] of Object.entries(log.tags)) {
@@ -237,32 +307,39 @@ export type RecordedEvent = { type: string, email: string, date?: string, fields
 export type BentoSite = { siteUuid: string, publishableKey: string, secretKey: string, requestsPerMinute?: number }
 
 /** Bento's API, for one site. It limits requests as Bento does: 100 a minute, or as the site says. */
-export function startBento(site: BentoSite, options: ReceiverOptions<RecordedEvent> = {}): Promise<Receiver<RecordedEvent>> {
-  const refused = (field: string, message: string) => ({ status: 400, text: JSON.stringify({ errors: [{ field, message }] }) })
+export function startBento(site: BentoSite, options: ReceiverOptions<RecordedEvent> = {}) {
+  const refused = (field: string, message: string) =>
+    ({ status: 400, text: JSON.stringify({ errors: [{ field, message }] }) })
   const login = `Basic ${Buffer.from(`${site.publishableKey}:${site.secretKey}`).toString('base64')}`
   let times: number[] = []
-  return startReceiver<RecordedEvent>(options, 5_000_000, (request, poison) => {
+  const judge = (request: Received, poison: (event: RecordedEvent) => boolean): Verdict<RecordedEvent> => {
+    const { authorization, 'user-agent': agent = '' } = request.headers
     if (request.path !== '/api/v1/batch/events') return { status: 404, text: '{"error":"Not Found"}' }
     if (request.method !== 'POST') return { status: 404, text: '{"error":"Not Found"}' }
-    if (!/^[A-Za-z][\w-]*\/\d/.test(request.headers['user-agent'] ?? '') || /^(node|undici|curl|Deno)/.test(request.headers['user-agent']!)) {
+    if (!/^[A-Za-z][\w-]*\/\d/.test(agent) || /^(node|undici|curl|Deno)/.test(agent)) {
       return { status: 403, text: '<html>Attention Required! | Cloudflare</html>' }
     }
-    if (request.headers.authorization !== login || request.query.get('site_uuid') !== site.siteUuid) {
-      return { status: 401, text: JSON.stringify({ error: `Unauthorized: ${request.headers.authorization}` }) }
+    if (authorization !== login || request.query.get('site_uuid') !== site.siteUuid) {
+      return { status: 401, text: JSON.stringify({ error: `Unauthorized: ${authorization}` }) }
     }
     times = times.filter((time) => time > Date.now() - 60_000)
-    if (times.push(Date.now()) > (site.requestsPerMinute ?? 100)) return { status: 429, text: '{"error":"Too Many Requests"}' }
+    if (times.push(Date.now()) > (site.requestsPerMinute ?? 100)) {
+      return { status: 429, text: '{"error":"Too Many Requests"}' }
+    }
     if (!isJson(request) || !isObject(request.body)) return refused('body', 'is not JSON')
     if (unknownFields(request.body, ['events']).length > 0) return refused('body', 'has unknown fields')
     const { events } = request.body
-    if (!Array.isArray(events) || events.length < 1 || events.length > 100) return refused('events', 'are 1 to 100')
+    if (!Array.isArray(events) || events.length < 1 || events.length > 1000) return refused('events', 'are 1 to 1000')
     for (const event of events) {
       const breach = breachOfBento(event)
       if (breach) return refused(...breach)
     }
-    const [bad, good] = [true, false].map((is) => (events as RecordedEvent[]).filter((event) => poison(event) === is)) as [RecordedEvent[], RecordedEvent[]]
-    return { taken: good, answer: { status: 200, text: JSON.stringify({ results: good.length, failed: bad.length }) } }
-  }, { status: 413, text: '{"error":"Payload Too Large"}' })
+    const taken = (events as RecordedEvent[]).filter((event) => !poison(event))
+    const counts = { results: taken.length, failed: events.length - taken.length }
+    return { taken, answer: { status: 200, text: JSON.stringify(counts) } }
+  }
+  const tooLarge = { status: 413, text: '{"error":"Payload Too Large"}' }
+  return startReceiver<RecordedEvent>(options, { maxBytes: 5_000_000, tooLarge, judge })
 }
 
 function breachOfBento(event: unknown): [field: string, message: string] | undefined {
@@ -273,19 +350,25 @@ function breachOfBento(event: unknown): [field: string, message: string] | undef
   if (!isText(event.email) || !/^[^\s@]+@[^\s@]+\.[^\s@]+$/.test(event.email)) return ['email', 'is invalid']
   if ('date' in event && !isIsoTime(event.date)) return ['date', 'is invalid']
   if ('details' in event && !isObject(event.details)) return ['details', 'are not an object']
-  if ('fields' in event && !(isObject(event.fields) && Object.values(event.fields).every((value) => typeof value !== 'object'))) return ['fields', 'are nested']
+  const isFlat = (value: unknown) => typeof value !== 'object'
+  if ('fields' in event && !(isObject(event.fields) && all(event.fields, isFlat))) return ['fields', 'are nested']
 }
 
 
 // Webhooks: https://www.standardwebhooks.com --------------------------------------------------------
 
 /** A webhook that was verified. */
-export type VerifiedWebhook = { id: string, timestamp: number, payload: { type: string, timestamp: string, data: Fields }, text: string }
+export type VerifiedWebhook = {
+  id: string
+  timestamp: number
+  payload: { type: string, timestamp: string, data: Fields }
+  text: string
+}
 
 /** Somebody who takes webhooks, at /hooks, and verifies them with the package that the specification comes with. */
-export function startWebhook(secret: string, options: ReceiverOptions<VerifiedWebhook> = {}): Promise<Receiver<VerifiedWebhook>> {
+export function startWebhook(secret: string, options: ReceiverOptions<VerifiedWebhook> = {}) {
   const verifier = new Webhook(secret)
-  return startReceiver<VerifiedWebhook>(options, 100_000, (request, poison) => {
+  const judge = (request: Received, poison: (webhook: VerifiedWebhook) => boolean): Verdict<VerifiedWebhook> => {
     if (request.path !== '/hooks') return { status: 404, text: 'not found' }
     if (request.method !== 'POST') return { status: 405, text: 'method not allowed' }
     if (!isJson(request)) return { status: 415, text: 'unsupported media type' }
@@ -295,12 +378,16 @@ export function startWebhook(secret: string, options: ReceiverOptions<VerifiedWe
     } catch (error) {
       return { status: 400, text: (error as Error).message }
     }
-    if (!isObject(payload) || !isText(payload.type) || !isIsoTime(payload.timestamp) || !isObject(payload.data)) return { status: 400, text: 'a payload is {type, timestamp, data}' }
+    if (!isObject(payload) || !isText(payload.type) || !isIsoTime(payload.timestamp) || !isObject(payload.data)) {
+      return { status: 400, text: 'a payload is {type, timestamp, data}' }
+    }
     const webhook = {
       id: String(request.headers['webhook-id']), timestamp: Number(request.headers['webhook-timestamp']),
       payload: payload as VerifiedWebhook['payload'], text: request.text,
     }
     if (poison(webhook)) return { status: 422, text: 'poison' }
     return { taken: [webhook], answer: { status: 204, text: '' } }
-  }, { status: 413, text: 'payload too large' })
+  }
+  const tooLarge = { status: 413, text: 'payload too large' }
+  return startReceiver<VerifiedWebhook>(options, { maxBytes: 100_000, tooLarge, judge })
 }

@@ -212,7 +212,7 @@ async function eventNames(): Promise<string[]> {
 }
 
 const run = () => reconcile({
-  sql, builderUrl: builder.url, apiKey: builder.apiKey, fetch, signal: new AbortController().signal,
+  sql, url: builder.url, apiKey: builder.apiKey, fetch, signal: new AbortController().signal,
   log: (message, fields) => { if (fields?.build) told.push({ message, ...fields }) },
 })
 

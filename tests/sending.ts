@@ -2,13 +2,20 @@ import type { Sql } from 'postgres'
 import { expect } from 'vitest'
 import { deliverOnce, endWithin, type Courier } from '../src/delivery.ts'
 import { loadSecrets } from '../src/secrets.ts'
-import { openSink, SinkError, type LoggedEvent, type SinkContext, type SinkSettings } from '../src/sink.ts'
+import { SinkError, type LoggedEvent, type Sink, type SinkContext, type SinkSettings } from '../src/sink.ts'
+import { openSink } from '../src/sinks.ts'
+import type { World } from './world.ts'
 
 /** What a worker leases. */
 export type Batch = SinkSettings & { shard: number, lease: string, events: LoggedEvent[] }
 
 /** How a sink is run in a test. */
-export type Running = { environment?: Record<string, string>, fetch?: typeof fetch, size?: number, log?: SinkContext['log'] }
+export type Running = {
+  environment?: Record<string, string>
+  fetch?: typeof fetch
+  size?: number
+  log?: SinkContext['log']
+}
 
 /** Makes a sink that begins with what is committed from now on. */
 export async function createSink(sql: Sql, name: string, kind: string, settings: object = {}): Promise<void> {
@@ -21,7 +28,8 @@ export async function lease(sql: Sql, sink: string, size = 500): Promise<Batch |
 }
 
 /** Opens the sink of a batch, with its secrets from this environment. */
-export async function open(sql: Sql, batch: SinkSettings, { environment = {}, fetch = globalThis.fetch, log = () => {} }: Running = {}) {
+export async function open(sql: Sql, batch: SinkSettings, running: Running = {}): Promise<Sink> {
+  const { environment = {}, fetch = globalThis.fetch, log = () => {} } = running
   return openSink(batch, { secret: await loadSecrets(batch, environment, sql), fetch, sql, log })
 }
 
@@ -43,13 +51,28 @@ export async function deliver(sql: Sql, sink: string, running: Running = {}): Pr
       return { ...opened, send: (events, signal) => opened.send(events, signal).catch(note) }
     },
   }
-  const ending = endWithin(30, new AbortController().signal)
-  for (let outcome = await deliverOnce(courier, sink, ending); outcome; outcome = await deliverOnce(courier, sink, ending)) {
+  const next = () => deliverOnce(courier, sink, endWithin(30, new AbortController().signal))
+  for (let outcome = await next(); outcome; outcome = await next()) {
     if (outcome.result === 'failed') return last
     expect(outcome.result).toBe('delivered')
   }
   expect(await sql`select * from tracking.delivery_gaps`).toEqual([])
   return null
+}
+
+/** Tracks payloads as somebody of the demo world, all in one transaction. */
+export type Track = (email: string, ...payloads: object[]) => Promise<void>
+
+/** Tracks through a world's API; version 2, unless a payload says otherwise. */
+export function trackIn(world: World): Track {
+  const clients = new Map<string, ReturnType<World['signIn']>>()
+  return async (email, ...payloads) => {
+    if (!clients.has(email)) clients.set(email, world.signIn(email))
+    const client = await clients.get(email)!
+    const v2 = payloads.map((payload) => ({ tracking_version: 2, ...payload }))
+    const { data, error } = await client.rpc('track_events', { v2 })
+    expect([error, data?.accepted, data?.dropped]).toEqual([null, payloads.length, 0])
+  }
 }
 
 /** Lets a sink that failed be tried at once. */
@@ -74,10 +97,15 @@ export async function writeEvent(sql: Sql, row: Partial<LoggedEvent> & { occurre
   const { occurred = new Date(), ...named } = row
   const columns = { event: 'Written', actor_id: null, org_id: null, source: 'service', ...named }
   const [written] = await sql<{ event_id: string }[]>`
-    insert into public.events (scope_id, occurred_at, event_id, event, actor_id, org_id, app_id, channel, description, icon, parser, notify, tags, context, tracking_version, source, received_at)
-    select coalesce(r.org_id, r.actor_id), tracking.event_time(i.id), i.id, r.event, r.actor_id, r.org_id, r.app_id, coalesce(r.channel, 'default'), r.description, r.icon, r.parser,
-           coalesce(r.notify, false), coalesce(r.tags, '{}'), coalesce(r.context, '{}'), coalesce(r.tracking_version, 2), r.source, coalesce(r.received_at, now())
-    from   jsonb_populate_record(null::public.events, ${sql.json(columns as never)}) as r, tracking.new_event_id(${occurred}) as i (id)
+    insert into public.events (
+      scope_id, occurred_at, event_id, event, actor_id, org_id, app_id, channel, description, icon, parser,
+      notify, tags, context, tracking_version, source, received_at)
+    select coalesce(r.org_id, r.actor_id), tracking.event_time(i.id), i.id, r.event, r.actor_id, r.org_id, r.app_id,
+           coalesce(r.channel, 'default'), r.description, r.icon, r.parser, coalesce(r.notify, false),
+           coalesce(r.tags, '{}'), coalesce(r.context, '{}'), coalesce(r.tracking_version, 2), r.source,
+           coalesce(r.received_at, now())
+    from   jsonb_populate_record(null::public.events, ${sql.json(columns as never)}) as r,
+           tracking.new_event_id(${occurred}) as i (id)
     returning event_id`
   return written!.event_id
 }

@@ -1,8 +1,10 @@
 import { PostHog } from 'posthog-node'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
+import type { LoggedEvent } from '../src/sink.ts'
 import { orgs, people } from './demo.ts'
 import { startPostHog, type CapturedEvent, type Fault, type Receiver } from './receivers.ts'
-import { createSink, deadLetters, deliver, lease, open, retryNow, rewind, writeEvent } from './sending.ts'
+import { createSink, deadLetters, deliver, lease, open, retryNow, rewind, trackIn, writeEvent } from './sending.ts'
+import type { Track } from './sending.ts'
 import { createWorld, type World } from './world.ts'
 
 const apiKey = 'phc_f8a7c3b1d2e4'
@@ -11,10 +13,12 @@ const days = (n: number) => n * 86_400_000
 const hours = (n: number) => n * 3_600_000
 
 let world: World
+let track: Track
 let posthog: Receiver<CapturedEvent>
 
 beforeAll(async () => {
   world = await createWorld()
+  track = trackIn(world)
   posthog = await startPostHog(apiKey)
 })
 beforeEach(async () => {
@@ -26,52 +30,111 @@ beforeEach(async () => {
 })
 afterEach(() => expect(posthog.breaches).toEqual([]))
 afterAll(async () => {
-  await posthog.close()
-  await world.close()
+  await posthog?.close()
+  await world?.close()
 })
 
-test('an event arrives as posthog-node itself would have sent it', async () => {
-  await setUp()
-  await track('ada@acme.test',
-    { event: 'Report Exported', channel: 'reports', description: 'As CSV', org_id: orgs.acme, tags: { app_id: 'com.acme.app', format: 'csv', pages: 3, deep: { a: [1, null] } }, nonPersonTags: { os: 'linux' } },
-    { event: 'Signed In', tags: { plan: 'free' }, timestamp: '2026-11-05T09:30:00.123Z' })
+// On purpose: who sends it ($lib); an announcement's id and time, which are chosen so that it can be sent again; and no
+// sent_at, which would move times by how late a try is.
+test.each([true, false])('what arrives is what posthog-node sends, field by field; $set: %s', async (setsPersons) => {
+  const settings = { set_person_properties: setsPersons }
+  await setUp(settings)
+  await trackEveryKind()
   const { events } = (await lease(world.sql, 'posthog'))!
-  await (await openHere()).send(events, AbortSignal.timeout(10_000))
-  const [ours, oursBodies] = [posthog.taken.splice(0), posthog.requests.splice(0).map(({ body }) => body as Record<string, unknown>)]
+  const sink = { sink: 'posthog', kind: 'posthog', settings: { host: posthog.url, ...settings } }
+  await (await open(world.sql, sink, { environment })).send(events, AbortSignal.timeout(10_000))
+  const ours = posthog.requests.splice(0)
+  await captureWithTheirs(events, setsPersons)
+  const theirs = posthog.requests
 
-  const client = new PostHog(apiKey, { host: posthog.url, flushAt: 100, flushInterval: 0 })
-  for (const { event, event_id, occurred_at, actor_id, org_id, tags, context, channel, description } of events) {
-    if (org_id) client.groupIdentify({ groupType: 'organization', groupKey: org_id, properties: { name: 'Acme' } })
-    client.capture({
-      distinctId: actor_id!, event, uuid: event_id, timestamp: new Date(occurred_at), ...org_id ? { groups: { organization: org_id } } : {},
-      properties: { ...context, ...tags, channel, ...description ? { description } : {}, $set: tags },
-    })
-  }
-  await client.shutdown()
-  const [theirs, theirBodies] = [posthog.taken, posthog.requests.map(({ body }) => body as Record<string, unknown>)]
-
-  // On purpose: who sent it; an announcement's id and time, which are chosen so that it can be sent again; no sent_at,
-  // which would move times by how late a try is; and history in a request of its own, which posthog-node leaves to its
-  // caller.
-  const common = (events: CapturedEvent[]) => events.map(({ properties, historical, ...event }) => {
-    const { $lib, $lib_version, $is_server, ...rest } = properties
-    const { uuid, timestamp, ...others } = event
-    return { ...event.event === '$groupidentify' ? others : event, properties: rest }
-  })
-  expect(common(ours)).toEqual(common(theirs))
-  expect(ours).toHaveLength(3)
-  expect(ours.map(({ properties: { $lib, $lib_version, $is_server } }) => [$lib, $lib_version, $is_server])).toEqual(Array(3).fill(['actorscope', undefined, undefined]))
-  expect(theirs.map(({ properties: { $lib, $is_server } }) => [$lib, $is_server])).toEqual(Array(3).fill(['posthog-node', true]))
-  expect(oursBodies.map((body) => Object.keys(body))).toEqual([['api_key', 'historical_migration', 'batch'], ['api_key', 'batch']])
-  expect(theirBodies.map((body) => Object.keys(body))).toEqual([['api_key', 'batch', 'sent_at']])
+  expect(ours.map(({ method, path }) => [method, path])).toEqual(theirs.map(({ method, path }) => [method, path]))
+  expect(ours.map(({ body }) => common(body))).toEqual(theirs.map(({ body }) => common(body)))
+  expect(ours.map(({ body }) => (body as Body).batch.map(({ event }) => event))).toEqual([
+    ['$groupidentify', 'Report Exported', 'Signed In', 'Old', 'Old and own', 'Invoiced', '$groupidentify', 'Renewed',
+      'Build Requested'],
+    ['Backfilled', 'Backfilled by an old client'],
+    ['Tried again'],
+  ])
+  expect(ours.map(({ body }) => [(body as Body).batch[0]!.properties.$lib, 'sent_at' in (body as Body)]))
+    .toEqual(Array(3).fill(['actorscope', false]))
 })
+
+/** Tracks what there is: with and without an org, of versions 1 and 2, by a service and a trigger, of today and not. */
+async function trackEveryKind(): Promise<void> {
+  const tags = { app_id: 'com.acme.app', format: 'csv', pages: 3, deep: { a: [1, null] } }
+  await track('ada@acme.test', {
+    event: 'Report Exported', channel: 'reports', description: 'As CSV', org_id: orgs.acme, tags,
+    nonPersonTags: { os: 'linux' } })
+  await track('ada@acme.test', { event: 'Signed In', tags: { plan: 'free' } })
+  await track('ada@acme.test', { event: 'Old', tracking_version: 1, user_id: orgs.acme, tags })
+  await track('ada@acme.test', { event: 'Old and own', tracking_version: 1, user_id: people.ada })
+  const serve = (payload: object) => world.service().rpc('track_event', { v2: { tracking_version: 2, ...payload } })
+  await serve({ event: 'Invoiced', org_id: orgs.acme, tags: { amount: 5 } })
+  await serve({ event: 'Renewed', org_id: orgs.demo, user_id: people.ada, tags: { plan: 'pro' } })
+  await world.sql`
+    insert into build_requests (owner_org, app_id, requested_by, platform)
+    values (${orgs.acme}, 'com.acme.app', ${people.ada}, 'ios')`
+  const timestamp = new Date(Date.now() - days(3)).toISOString()
+  await track('ada@acme.test', { event: 'Backfilled', org_id: orgs.acme, timestamp })
+  await track('ada@acme.test', {
+    event: 'Backfilled by an old client', tracking_version: 1, user_id: orgs.acme, timestamp })
+  await track('ada@acme.test', { event: 'Tried again', timestamp: new Date(Date.now() - hours(47)).toISOString() })
+}
+
+/** Sends events as somebody would with posthog-node: history by a client of its own, an org when it first appears. */
+async function captureWithTheirs(events: LoggedEvent[], setsPersons: boolean): Promise<void> {
+  const known = new Set<string>()
+  const runs: { isHistory: boolean, events: LoggedEvent[] }[] = []
+  for (const event of events) {
+    const isHistory = event.event.startsWith('Backfilled')
+    if (runs.at(-1)?.isHistory !== isHistory) runs.push({ isHistory, events: [] })
+    runs.at(-1)!.events.push(event)
+  }
+  for (const { isHistory, events } of runs) {
+    const client = new PostHog(apiKey, {
+      host: posthog.url, flushAt: 100, flushInterval: 0, historicalMigration: isHistory })
+    for (const event of events) captureWith(client, event, setsPersons, known)
+    await client.shutdown()
+  }
+}
+
+const namesOfOrgs: Record<string, string> = { [orgs.acme]: 'Acme', [orgs.demo]: 'Demo' }
+
+function captureWith(client: PostHog, row: LoggedEvent, setsPersons: boolean, known: Set<string>): void {
+  const { event, event_id, occurred_at, actor_id, org_id, tags, context, channel, description } = row
+  if (org_id && !known.has(org_id)) {
+    known.add(org_id)
+    client.groupIdentify({ groupType: 'organization', groupKey: org_id, properties: { name: namesOfOrgs[org_id] } })
+  }
+  const describesSomebody = setsPersons && actor_id && Object.keys(tags).length > 0
+  client.capture({
+    distinctId: row.tracking_version === 1 && org_id ? org_id : actor_id ?? org_id!,
+    event, uuid: event_id, timestamp: new Date(occurred_at), ...org_id && { groups: { organization: org_id } },
+    properties: {
+      ...context, ...tags, channel, ...description && { description }, ...describesSomebody && { $set: tags } },
+  })
+}
+
+type Body = { batch: CapturedEvent[], sent_at?: string }
+
+/** A request's body, but for what differs on purpose. */
+function common(body: unknown) {
+  const { batch, sent_at, ...rest } = body as Body
+  return { ...rest, batch: batch.map(({ properties, uuid, timestamp, ...event }) => {
+    const { $lib, $lib_version, $is_server, ...others } = properties
+    return { ...event, properties: others, ...event.event !== '$groupidentify' && { uuid, timestamp } }
+  }) }
+}
 
 test('tags describe the event and the person, the context the event alone', async () => {
   await setUp()
-  await track('ada@acme.test', { event: 'Exported', org_id: orgs.acme, channel: 'reports', tags: { format: 'csv' }, nonPersonTags: { format: 'hidden by the tag', os: 'linux' } })
+  await track('ada@acme.test', {
+    event: 'Exported', org_id: orgs.acme, channel: 'reports', tags: { format: 'csv' },
+    nonPersonTags: { format: 'hidden by the tag', os: 'linux' } })
   await deliver(world.sql, 'posthog', { environment })
   expect(captured().at(-1)).toEqual({
-    uuid: expect.any(String), event: 'Exported', distinct_id: people.ada, timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/), historical: false,
+    uuid: expect.any(String), event: 'Exported', distinct_id: people.ada, historical: false,
+    timestamp: expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/),
     properties: {
       format: 'csv', os: 'linux', org_id: orgs.acme, channel: 'reports', $set: { format: 'csv', org_id: orgs.acme },
       $groups: { organization: orgs.acme }, $lib: 'actorscope', $geoip_disable: true,
@@ -83,34 +146,49 @@ test('persons are left as they are where the sink is set so', async () => {
   await setUp({ set_person_properties: false })
   await track('ada@acme.test', { event: 'Exported', tags: { format: 'csv' } })
   await deliver(world.sql, 'posthog', { environment })
-  expect(captured()[0]!.properties).toEqual({ format: 'csv', channel: 'default', $lib: 'actorscope', $geoip_disable: true })
+  expect(captured()[0]!.properties).toEqual({
+    format: 'csv', channel: 'default', $lib: 'actorscope', $geoip_disable: true })
 })
 
 test('an event of version 1 that named an org is by the org, as version 1 meant it', async () => {
   await setUp()
-  await track('ada@acme.test', { event: 'Old', tracking_version: 1, user_id: orgs.acme }, { event: 'Own', tracking_version: 1, user_id: people.ada }, { event: 'New', tracking_version: 2, org_id: orgs.acme })
+  await track('ada@acme.test',
+    { event: 'Old', tracking_version: 1, user_id: orgs.acme },
+    { event: 'Own', tracking_version: 1, user_id: people.ada },
+    { event: 'New', tracking_version: 2, org_id: orgs.acme })
   await deliver(world.sql, 'posthog', { environment })
-  expect(captured().filter(({ event }) => event !== '$groupidentify').map(({ event, distinct_id, properties }) => [event, distinct_id, properties.$groups])).toEqual([
-    ['Old', orgs.acme, { organization: orgs.acme }], ['Own', people.ada, undefined], ['New', people.ada, { organization: orgs.acme }]])
+  const events = captured().filter(({ event }) => event !== '$groupidentify')
+  expect(events.map(({ event, distinct_id, properties }) => [event, distinct_id, properties.$groups])).toEqual([
+    ['Old', orgs.acme, { organization: orgs.acme }],
+    ['Own', people.ada, undefined],
+    ['New', people.ada, { organization: orgs.acme }]])
 })
 
 test('a service\'s event without an actor is by its org, and describes no person', async () => {
   await setUp()
-  await world.service().rpc('track_event', { v2: { event: 'Invoiced', tracking_version: 2, org_id: orgs.acme, tags: { amount: 5 } } })
+  const payload = { event: 'Invoiced', tracking_version: 2, org_id: orgs.acme, tags: { amount: 5 } }
+  await world.service().rpc('track_event', { v2: payload })
   await deliver(world.sql, 'posthog', { environment })
   expect(captured().at(-1)).toMatchObject({ event: 'Invoiced', distinct_id: orgs.acme })
-  expect(captured().at(-1)!.properties).toEqual({ amount: 5, org_id: orgs.acme, channel: 'default', $groups: { organization: orgs.acme }, $lib: 'actorscope', $geoip_disable: true })
+  expect(captured().at(-1)!.properties).toEqual({
+    amount: 5, org_id: orgs.acme, channel: 'default', $groups: { organization: orgs.acme }, $lib: 'actorscope',
+    $geoip_disable: true })
 })
 
 test('an org is introduced by its name, ahead of its first event, and again when the name has changed', async () => {
   await setUp()
-  await track('ada@acme.test', { event: 'Alone' }, { event: 'First', org_id: orgs.acme }, { event: 'Second', org_id: orgs.acme }, { event: 'Other', org_id: orgs.demo })
+  await track('ada@acme.test',
+    { event: 'Alone' }, { event: 'First', org_id: orgs.acme }, { event: 'Second', org_id: orgs.acme },
+    { event: 'Other', org_id: orgs.demo })
   await deliver(world.sql, 'posthog', { environment })
   expect(story()).toEqual(['Alone', 'organization Acme', 'First', 'Second', 'organization Demo', 'Other'])
   const first = captured()[1]!
   expect(first).toEqual({
-    uuid: expect.stringMatching(/^[0-9a-f-]{36}$/), event: '$groupidentify', distinct_id: `$organization_${orgs.acme}`, timestamp: captured()[2]!.timestamp, historical: false,
-    properties: { $group_type: 'organization', $group_key: orgs.acme, $group_set: { name: 'Acme' }, $lib: 'actorscope', $geoip_disable: true },
+    uuid: expect.stringMatching(/^[0-9a-f-]{36}$/), event: '$groupidentify', historical: false,
+    distinct_id: `$organization_${orgs.acme}`, timestamp: captured()[2]!.timestamp,
+    properties: {
+      $group_type: 'organization', $group_key: orgs.acme, $group_set: { name: 'Acme' }, $lib: 'actorscope',
+      $geoip_disable: true },
   })
   posthog.clear()
   await track('ada@acme.test', { event: 'Third', org_id: orgs.acme })
@@ -132,7 +210,10 @@ test('each sink is told an org\'s name', async () => {
 
 test('whatever is sent again is the same to the byte, in whatever batches', async () => {
   await setUp()
-  for (const n of [1, 2, 3, 4, 5, 6, 7]) await track('ada@acme.test', { event: `Event ${n}`, org_id: n % 2 ? orgs.acme : orgs.demo, tags: { n, b: true, a: [1.5, 'x'] } })
+  for (const n of [1, 2, 3, 4, 5, 6, 7]) {
+    const org_id = n % 2 ? orgs.acme : orgs.demo
+    await track('ada@acme.test', { event: `Event ${n}`, org_id, tags: { n, b: true, a: [1.5, 'x'] } })
+  }
   await deliver(world.sql, 'posthog', { environment })
   const sent = posthog.taken.splice(0).map((event) => JSON.stringify(event))
   expect(sent).toHaveLength(9)
@@ -173,10 +254,11 @@ test('an announcement whose event is refused goes ahead of the next one', async 
   posthog.breaches.length = 0
 })
 
-test('what was older than 48 hours when it was received is history, in requests of its own, and nothing changes places', async () => {
+test('what was older than 48 hours when it was received is history, in requests of its own, in its place', async () => {
   await setUp()
   const row = (event: string, age: number, behind = 0) => writeEvent(world.sql, {
-    event, actor_id: people.ada, occurred: new Date(Date.now() - age - behind), received_at: new Date(Date.now() - behind).toISOString() })
+    event, actor_id: people.ada, occurred: new Date(Date.now() - age - behind),
+    received_at: new Date(Date.now() - behind).toISOString() })
   await row('Live', 0)
   await row('Old', hours(48) + 60_000)
   await row('Older', days(400))
@@ -191,7 +273,9 @@ test('what was older than 48 hours when it was received is history, in requests 
 
 test('a sink that is filled from the past may call all of it history', async () => {
   await setUp({ historical_before: '2026-01-01T00:00:00Z' })
-  await writeEvent(world.sql, { event: 'Past', actor_id: people.ada, occurred: new Date('2025-11-05T09:30:00Z'), received_at: '2025-11-05T09:30:01Z' })
+  await writeEvent(world.sql, {
+    event: 'Past', actor_id: people.ada,
+    occurred: new Date('2025-11-05T09:30:00Z'), received_at: '2025-11-05T09:30:01Z' })
   await writeEvent(world.sql, { event: 'Present', actor_id: people.ada })
   await deliver(world.sql, 'posthog', { environment })
   expect(captured().map(({ event, historical }) => [event, historical])).toEqual([['Past', true], ['Present', false]])
@@ -203,13 +287,17 @@ test('an id that PostHog forbids is never sent', async () => {
   await writeEvent(world.sql, { event: 'Somebody', actor_id: people.ada })
   await deliver(world.sql, 'posthog', { environment })
   expect(story()).toEqual(['Somebody'])
-  expect(await deadLetters(world.sql, 'posthog')).toEqual([['Nobody', 'PostHog forbids the distinct id "00000000-0000-0000-0000-000000000000".']])
+  expect(await deadLetters(world.sql, 'posthog')).toEqual([
+    ['Nobody', 'PostHog forbids the distinct id "00000000-0000-0000-0000-000000000000".']])
 })
 
 test('a client\'s event neither merges persons nor renames groups', async () => {
   await setUp()
-  const names = ['$identify', '$create_alias', '$merge_dangerously', '$groupidentify', '$set', '$unset', '$delete', '$snapshot', '$snapshot_items', '$$heatmap']
-  await track('ada@acme.test', ...names.map((event) => ({ event, tags: { alias: people.eve, $anon_distinct_id: people.eve } })), { event: '$pageview' })
+  const names = [
+    '$identify', '$create_alias', '$merge_dangerously', '$groupidentify', '$set', '$unset', '$delete', '$snapshot',
+    '$snapshot_items', '$$heatmap']
+  const tags = { alias: people.eve, $anon_distinct_id: people.eve }
+  await track('ada@acme.test', ...names.map((event) => ({ event, tags })), { event: '$pageview' })
   await deliver(world.sql, 'posthog', { environment })
   expect(story()).toEqual(['$pageview'])
   expect((await deadLetters(world.sql, 'posthog')).map(([event]) => event).sort()).toEqual([...names].sort())
@@ -218,16 +306,22 @@ test('a client\'s event neither merges persons nor renames groups', async () => 
 test('tags and context do not pass for what PostHog reads in them', async () => {
   await setUp()
   const forged = {
-    distinct_id: people.eve, $distinct_id: people.eve, $anon_distinct_id: people.eve, $device_id: 'x', token: 'phc_x', api_key: 'phc_x', $token: 'phc_x', $ip: '1.2.3.4',
-    $set: { plan: 'enterprise' }, $set_once: { plan: 'enterprise' }, $unset: ['plan'], $groups: { organization: orgs.evil }, $group_0: orgs.evil, $group_1: orgs.evil,
-    $group_2: orgs.evil, $group_3: orgs.evil, $group_4: orgs.evil, $group_type: 'organization', $group_key: orgs.evil, $group_set: { name: 'Mine' },
-    $lib: 'web', $lib_version: '1', $geoip_disable: false, $process_person_profile: false, $cookieless_mode: true, $ignore_sent_at: true, capture_internal: true,
+    distinct_id: people.eve, $distinct_id: people.eve, $anon_distinct_id: people.eve, $device_id: 'x',
+    token: 'phc_x', api_key: 'phc_x', $token: 'phc_x', $ip: '1.2.3.4',
+    $set: { plan: 'enterprise' }, $set_once: { plan: 'enterprise' }, $unset: ['plan'],
+    $groups: { organization: orgs.evil }, $group_0: orgs.evil, $group_1: orgs.evil, $group_2: orgs.evil,
+    $group_3: orgs.evil, $group_4: orgs.evil, $group_type: 'organization', $group_key: orgs.evil,
+    $group_set: { name: 'Mine' }, $lib: 'web', $lib_version: '1', $geoip_disable: false,
+    $process_person_profile: false, $cookieless_mode: true, $ignore_sent_at: true, capture_internal: true,
   }
-  await track('ada@acme.test', { event: 'Forged', tags: { ...forged, $session_id: 's', kept: 1 }, nonPersonTags: { ...forged, also: 2 } })
+  await track('ada@acme.test', {
+    event: 'Forged', tags: { ...forged, $session_id: 's', kept: 1 }, nonPersonTags: { ...forged, also: 2 } })
   await deliver(world.sql, 'posthog', { environment })
   expect(captured()).toEqual([expect.objectContaining({
     distinct_id: people.ada,
-    properties: { also: 2, $session_id: 's', kept: 1, channel: 'default', $set: { kept: 1 }, $lib: 'actorscope', $geoip_disable: true },
+    properties: {
+      also: 2, $session_id: 's', kept: 1, channel: 'default', $set: { kept: 1 }, $lib: 'actorscope',
+      $geoip_disable: true },
   })])
 })
 
@@ -239,7 +333,8 @@ test('a 200 that stored nothing is no success', async () => {
     ['<html>Welcome</html>', 'is answered by something that is no PostHog'],
   ] as const) {
     posthog.options = { fault: () => ({ status: 200, text }) }
-    expect(await deliver(world.sql, 'posthog', { environment })).toMatchObject({ kind: 'retry', retryAfterMs: 300_000, message: `The sink "posthog" ${said}.` })
+    expect(await deliver(world.sql, 'posthog', { environment })).toMatchObject({
+      kind: 'retry', retryAfterMs: 300_000, message: `The sink "posthog" ${said}.` })
     await retryNow(world.sql, 'posthog')
   }
   posthog.options = {}
@@ -251,11 +346,13 @@ test('through faults of every kind nothing is lost, and each org\'s events keep 
   await setUp({ timeout_seconds: 1 })
   const groups = [orgs.acme, orgs.demo, undefined]
   for (let n = 0; n < 150; n += 30) {
-    await track('ada@acme.test', ...Array.from({ length: 30 }, (_, i) => ({ event: `Event ${n + i}`, org_id: groups[(n + i) % 3], tags: { n: n + i } })))
+    const payload = (n: number) => ({ event: `Event ${n}`, org_id: groups[n % 3], tags: { n } })
+    await track('ada@acme.test', ...Array.from({ length: 30 }, (_, i) => payload(n + i)))
   }
   // Every request of the first ones fails in another way; then every third.
   const faults: Fault[] = [
-    { status: 500 }, { status: 503, headers: { 'retry-after': '1' } }, { status: 429, headers: { 'retry-after': '1' } }, { cut: 'before' }, { cut: 'after' }, { delayMs: 1500 }, { status: 408 }, { status: 502 }]
+    { status: 500 }, { status: 503, headers: { 'retry-after': '1' } }, { status: 429, headers: { 'retry-after': '1' } },
+    { cut: 'before' }, { cut: 'after' }, { cut: 'amid' }, { delayMs: 1500 }, { status: 408 }, { status: 502 }]
   const passing: Fault[] = [{ status: 500 }, { cut: 'before' }, { cut: 'after' }]
   posthog.options = {
     fault: (_, n) => n < faults.length ? faults[n] : n % 3 === 0 ? passing[(n / 3) % 3] : undefined,
@@ -269,18 +366,26 @@ test('through faults of every kind nothing is lost, and each org\'s events keep 
   }
   const poisoned = [7, 57, 107]
   expect((await deadLetters(world.sql, 'posthog')).map(([event]) => event)).toEqual(poisoned.map((n) => `Event ${n}`))
-  const arrived = [...new Map(captured().filter(({ event }) => event !== '$groupidentify').map((event) => [event.uuid, Number(event.properties.n)])).values()]
+  const isGroup = ({ event }: CapturedEvent) => event === '$groupidentify'
+  const numbers = captured().filter((event) => !isGroup(event)).map(({ properties: { n } }) => Number(n))
+  const arrived = [...new Set(numbers)]
   const due = Array.from({ length: 150 }, (_, n) => n).filter((n) => !poisoned.includes(n))
-  for (const group of [0, 1, 2]) expect(arrived.filter((n) => n % 3 === group)).toEqual(due.filter((n) => n % 3 === group))
-  expect(new Set(captured().filter(({ event }) => event === '$groupidentify').map(({ properties }) => properties.$group_key))).toEqual(new Set([orgs.acme, orgs.demo]))
-  expect(await world.sql`select delivered::int, undelivered::int, pending::int from tracking.sink_lag`).toEqual([{ delivered: 147, undelivered: 3, pending: 0 }])
+  for (const group of [0, 1, 2]) {
+    const inGroup = (n: number) => n % 3 === group
+    expect(arrived.filter(inGroup)).toEqual(due.filter(inGroup))
+  }
+  expect(new Set(captured().filter(isGroup).map(({ properties }) => properties.$group_key)))
+    .toEqual(new Set([orgs.acme, orgs.demo]))
+  expect(await world.sql`select delivered::int, undelivered::int, pending::int from tracking.sink_lag`).toEqual([
+    { delivered: 147, undelivered: 3, pending: 0 }])
   posthog.breaches.length = 0
 })
 
 test('a request stays under PostHog\'s 20 MB', async () => {
   await setUp()
   const blob = 'x'.repeat(32_000)
-  for (let n = 0; n < 4; n++) await track('ada@acme.test', ...Array.from({ length: 100 }, (_, i) => ({ event: `Event ${n * 100 + i}`, tags: { blob } })))
+  const payloads = Array.from({ length: 100 }, () => ({ event: 'Event', tags: { blob } }))
+  for (let n = 0; n < 4; n++) await track('ada@acme.test', ...payloads)
   await deliver(world.sql, 'posthog', { environment })
   expect(posthog.taken).toHaveLength(400)
   expect(posthog.requests.length).toBeGreaterThan(1)
@@ -291,15 +396,8 @@ async function setUp(settings: object = {}): Promise<void> {
   await createSink(world.sql, 'posthog', 'posthog', { host: posthog.url, ...settings })
 }
 
-const openHere = () => open(world.sql, { sink: 'posthog', kind: 'posthog', settings: { host: posthog.url } }, { environment })
-
-/** Tracks events through the API, in one transaction. */
-async function track(email: string, ...payloads: object[]): Promise<void> {
-  const client = await (clients[email] ??= world.signIn(email))
-  const { data, error } = await client.rpc('track_events', { v2: payloads.map((payload) => ({ tracking_version: 2, ...payload })) })
-  expect([error, data?.accepted, data?.results.filter(({ result }: { result: string }) => result !== 'ok')]).toEqual([null, payloads.length, []])
-}
-const clients: Record<string, ReturnType<World['signIn']>> = {}
+const openHere = () =>
+  open(world.sql, { sink: 'posthog', kind: 'posthog', settings: { host: posthog.url } }, { environment })
 
 const captured = () => posthog.taken
 

@@ -14,28 +14,43 @@ const recorded = { type: 'E', email: 'a@b.cd' }
 
 beforeAll(async () => {
   Object.assign(receivers, {
-    posthog: await startPostHog('phc'), logsnag: await startLogSnag('tok', 'demo'),
-    bento: await startBento({ siteUuid: 's', publishableKey: 'pub', secretKey: 'sec', requestsPerMinute: 1000 }), webhook: await startWebhook(`whsec_${btoa('x'.repeat(24))}`),
+    posthog: await startPostHog('phc'),
+    logsnag: await startLogSnag('tok', 'demo'),
+    bento: await startBento({ siteUuid: 's', publishableKey: 'pub', secretKey: 'sec', requestsPerMinute: 1000 }),
+    webhook: await startWebhook(`whsec_${btoa('x'.repeat(24))}`),
   })
 })
 afterAll(() => Promise.all(Object.values(receivers).map((receiver) => receiver.close())))
 
 type Attempt = { path?: string, method?: string, headers?: Record<string, string>, body?: unknown }
 
-async function send(vendor: string, { path, method = 'POST', headers, body }: Attempt): Promise<number> {
-  const usual = { posthog: ['/batch/', json], logsnag: ['/v1/log', { ...json, authorization: 'Bearer tok' }], bento: ['/api/v1/batch/events?site_uuid=s', bentoHeaders], webhook: ['/hooks', json] }[vendor] as [string, Record<string, string>]
+const usual: Record<string, Required<Pick<Attempt, 'path' | 'headers'>>> = {
+  posthog: { path: '/batch/', headers: json },
+  logsnag: { path: '/v1/log', headers: { ...json, authorization: 'Bearer tok' } },
+  bento: { path: '/api/v1/batch/events?site_uuid=s', headers: bentoHeaders },
+  webhook: { path: '/hooks', headers: json },
+}
+
+/** Attempts what is usual with a vendor, but for what is named; answers with the status. */
+async function send(vendor: string, attempt: Attempt): Promise<number> {
+  const { path, headers, method = 'POST', body } = { ...usual[vendor]!, ...attempt }
   const text = typeof body === 'string' ? body : JSON.stringify(body)
-  return (await fetch(receivers[vendor]!.url + (path ?? usual[0]), { method, headers: headers ?? usual[1], ...method === 'POST' ? { body: text } : {} })).status
+  const url = receivers[vendor]!.url + path
+  return (await fetch(url, { method, headers, ...method === 'POST' && { body: text } })).status
 }
 
 const batch = (...events: object[]) => ({ body: { api_key: 'phc', batch: events } })
 const postHogEvent = (named: object) => batch({ ...captured, ...named })
+const group = (properties: object) => postHogEvent({
+  event: '$groupidentify', properties: { $group_type: 'organization', $group_key: 'k', ...properties } })
+const history = (named: object) => ({
+  body: { api_key: 'phc', historical_migration: true, batch: [{ ...captured, ...named }] } })
 
 describe('PostHog', () => {
   test.each<[string, Attempt, number]>([
     ['an event', batch(captured), 200],
-    ['history', { body: { api_key: 'phc', historical_migration: true, batch: [captured] } }, 200],
-    ['a group', postHogEvent({ event: '$groupidentify', properties: { $group_type: 'organization', $group_key: 'k', $group_set: { name: 'n' } } }), 200],
+    ['history', history({ timestamp: '2025-11-05T09:30:00.123Z' }), 200],
+    ['a group', group({ $group_set: { name: 'n' } }), 200],
     ['another path', { ...batch(captured), path: '/batch' }, 404],
     ['another method', { method: 'GET' }, 405],
     ['no JSON', { body: '{' }, 400],
@@ -46,7 +61,7 @@ describe('PostHog', () => {
     ['an empty batch', batch(), 400],
     ['an unknown field', { body: { api_key: 'phc', batch: [captured], historical: true } }, 400],
     ['a flag that is none', { body: { api_key: 'phc', historical_migration: 'true', batch: [captured] } }, 400],
-    ['history of today', { body: { api_key: 'phc', historical_migration: true, batch: [{ ...captured, timestamp: new Date().toISOString() }] } }, 400],
+    ['history of today', history({ timestamp: new Date().toISOString() }), 400],
     ['no name', postHogEvent({ event: '' }), 400],
     ['a long name', postHogEvent({ event: 'x'.repeat(201) }), 400],
     ['no id', postHogEvent({ distinct_id: undefined }), 400],
@@ -57,7 +72,8 @@ describe('PostHog', () => {
     ['no properties', postHogEvent({ properties: undefined }), 400],
     ['$set that is no object', postHogEvent({ properties: { $set: 1 } }), 400],
     ['$groups that are no keys', postHogEvent({ properties: { $groups: { organization: null } } }), 400],
-    ['a group without properties', postHogEvent({ event: '$groupidentify', properties: { $group_type: 'organization', $group_key: 'k', $group_set: {} } }), 400],
+    ['a group without properties', group({ $group_set: {} }), 400],
+    ['a group without a key', group({ $group_key: '', $group_set: { name: 'n' } }), 400],
     ['a field of an event that is unknown', postHogEvent({ user_id: 'x' }), 400],
     ['one bad event among good ones', batch(captured, { ...captured, event: '' }), 400],
     ['an event of more than 1 MB', postHogEvent({ properties: { x: 'x'.repeat(1_000_001) } }), 413],
@@ -69,7 +85,9 @@ describe('PostHog', () => {
 
 describe('LogSnag', () => {
   test.each<[string, Attempt, number]>([
-    ['a log', { body: { ...log, description: 'd', icon: '🎉', notify: true, tags: { 'a-b': 1, c: 'd', e: false }, parser: 'markdown', user_id: 'u', timestamp: 1_795_088_731 } }, 200],
+    ['a log', { body: {
+      ...log, description: 'd', icon: '🎉', notify: true, tags: { 'a-b': 1, c: 'd', e: false }, parser: 'markdown',
+      user_id: 'u', timestamp: 1_795_088_731 } }, 200],
     ['another token', { body: log, headers: { ...json, authorization: 'Bearer x' } }, 401],
     ['another path', { body: log, path: '/v1/logs' }, 404],
     ['another project', { body: { ...log, project: 'x' } }, 400],
@@ -95,13 +113,16 @@ describe('LogSnag', () => {
 describe('Bento', () => {
   const events = (...all: object[]) => ({ body: { events: all } })
   test.each<[string, Attempt, number]>([
-    ['an event', events({ ...recorded, date: '2026-11-05T09:30:00Z', details: { a: { b: [] } }, fields: { a: 1 } }), 200],
+    ['an event',
+      events({ ...recorded, date: '2026-11-05T09:30:00Z', details: { a: { b: [] } }, fields: { a: 1 } }), 200],
     ['no User-Agent of one\'s own', { ...events(recorded), headers: { ...bentoHeaders, 'user-agent': 'node' } }, 403],
-    ['another login', { ...events(recorded), headers: { ...bentoHeaders, authorization: `Basic ${btoa('pub:x')}` } }, 401],
+    ['another login',
+      { ...events(recorded), headers: { ...bentoHeaders, authorization: `Basic ${btoa('pub:x')}` } }, 401],
     ['no site', { ...events(recorded), path: '/api/v1/batch/events' }, 401],
     ['another path', { ...events(recorded), path: '/batch/events?site_uuid=s' }, 404],
     ['no events', events(), 400],
-    ['101 events', events(...Array(101).fill(recorded)), 400],
+    ['1,000 events', events(...Array(1000).fill(recorded)), 200],
+    ['1,001 events', events(...Array(1001).fill(recorded)), 400],
     ['no email', events({ type: 'E' }), 400],
     ['an email that is none', events({ ...recorded, email: 'a@b' }), 400],
     ['no type', events({ email: 'a@b.cd' }), 400],
@@ -116,5 +137,7 @@ describe('Bento', () => {
 
 test('a webhook that is not signed, or has changed on its way, is refused', async () => {
   expect(await send('webhook', { body: {} })).toBe(400)
-  expect(await send('webhook', { body: {}, headers: { ...json, 'webhook-id': 'i', 'webhook-timestamp': String(Math.floor(Date.now() / 1000)), 'webhook-signature': 'v1,AAAA' } })).toBe(400)
+  const now = String(Math.floor(Date.now() / 1000))
+  const headers = { ...json, 'webhook-id': 'i', 'webhook-timestamp': now, 'webhook-signature': 'v1,AAAA' }
+  expect(await send('webhook', { body: {}, headers })).toBe(400)
 })

@@ -28,14 +28,23 @@ export type Process = {
   readonly exited: Promise<number | NodeJS.Signals | null>
 }
 
-/** Starts the command line as a process of its own, in an environment of nothing but what is given. */
-export function startCommand(args: string[], environment: Record<string, string>): Process {
+/**
+ * Starts the command line as a process of its own, in an environment of nothing but what is given.
+ *
+ * @param stdout where it prints to; default a pipe that is read.
+ */
+export function startCommand(
+  args: string[], environment: Record<string, string>, stdout: 'pipe' | number = 'pipe',
+): Process {
   const child = spawn(process.execPath, ['--import', 'tsx', join(projectDir, 'src/cli.ts'), ...args], {
-    cwd: projectDir, env: { PATH: process.env.PATH, NO_COLOR: '1', ...environment }, stdio: ['ignore', 'pipe', 'pipe'] })
+    cwd: projectDir, env: { PATH: process.env.PATH, NO_COLOR: '1', ...environment },
+    stdio: ['ignore', stdout, 'pipe'],
+  })
   let [output, told] = ['', '']
-  child.stdout.on('data', (chunk) => { output += chunk })
-  child.stderr.on('data', (chunk) => { told += chunk })
-  const exited = new Promise<number | NodeJS.Signals | null>((done) => child.once('close', (code, signal) => done(signal ?? code)))
+  child.stdout?.on('data', (chunk) => { output += chunk })
+  child.stderr!.on('data', (chunk) => { told += chunk })
+  const exited = new Promise<number | NodeJS.Signals | null>((done) =>
+    child.once('close', (code, signal) => done(signal ?? code)))
   const lines = () => told.split('\n').filter((line) => line.startsWith('{')).flatMap((line) => {
     try { return [JSON.parse(line) as Line] } catch { return [] }
   })
@@ -59,8 +68,11 @@ export function startCommand(args: string[], environment: Record<string, string>
 /** A worker in this process, and what it tells. */
 export type RunningWorker = { readonly lines: Line[], readonly port: number | undefined, stop(): Promise<void> }
 
+/** What a test says of a worker. */
+export type SomeWorkerOptions = Pick<WorkerOptions, 'databaseUrl'> & Partial<WorkerOptions>
+
 /** Starts a worker in this process. */
-export async function startWorker(options: Pick<WorkerOptions, 'databaseUrl'> & Partial<WorkerOptions>): Promise<RunningWorker> {
+export async function startWorker(options: SomeWorkerOptions): Promise<RunningWorker> {
   const closing = new AbortController()
   const lines: Line[] = []
   let ended: Promise<void> | undefined
@@ -76,7 +88,12 @@ export async function startWorker(options: Pick<WorkerOptions, 'databaseUrl'> & 
 
 /** A server that answers as it is told to, and keeps what it was sent; `taken` is what it answered 2xx to. */
 export type Hook = {
-  readonly url: string, readonly bodies: any[], readonly taken: any[], readonly requests: IncomingMessage[], answer: Answer, close(): Promise<void>
+  readonly url: string
+  readonly bodies: any[]
+  readonly taken: any[]
+  readonly requests: IncomingMessage[]
+  answer: Answer
+  close(): Promise<void>
 }
 type Answer = (response: ServerResponse, body: any, n: number) => void | Promise<void>
 
@@ -105,7 +122,8 @@ export async function writeEvents(sql: Sql, names: string[], scopes: string[] = 
     const scope = scopes[n % scopes.length]!
     await sql`
       insert into events (scope_id, actor_id, occurred_at, event_id, event, source)
-      select ${scope}, ${scope}, tracking.event_time(i.id), i.id, ${name}, 'service' from tracking.new_event_id(clock_timestamp()) as i (id)`
+      select ${scope}, ${scope}, tracking.event_time(i.id), i.id, ${name}, 'service'
+      from   tracking.new_event_id(clock_timestamp()) as i (id)`
   }
 }
 

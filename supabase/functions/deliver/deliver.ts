@@ -4,11 +4,12 @@
 //
 // What it shares with the worker is in ../../../src; `supabase functions deploy` takes along whatever is imported.
 import type { Sql } from 'postgres'
-import { drain, endWithin, type Courier, type Ending, type Outcome } from '../../../src/delivery.ts'
+import { drain, endWithin, readSinks } from '../../../src/delivery.ts'
+import type { Courier, EnabledSink, Ending, Outcome } from '../../../src/delivery.ts'
 import { doJob, findBuilder, jobNames, type JobOutcome } from '../../../src/jobs.ts'
 import { openPool } from '../../../src/pool.ts'
-import { loadSecrets } from '../../../src/secrets.ts'
-import { openSink, redact } from '../../../src/sink.ts'
+import { loadSecrets, redact, secretsIn } from '../../../src/secrets.ts'
+import { openSink } from '../../../src/sinks.ts'
 
 /** What the function is set up with. */
 export type DeliverSettings = {
@@ -28,37 +29,52 @@ export type DeliverSettings = {
  * @throws {Error} where one is missing or wrong.
  */
 export function readDeliverSettings(environment: Record<string, string>): DeliverSettings {
-  const { SUPABASE_DB_URL, SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEYS, DELIVER_SECRET, DELIVER_SECONDS = '50' } = environment
-  const keys = [DELIVER_SECRET, SUPABASE_SERVICE_ROLE_KEY, ...Object.values<string>(SUPABASE_SECRET_KEYS ? JSON.parse(SUPABASE_SECRET_KEYS) : {})]
-    .filter((key) => key !== undefined && key !== '') as string[]
-  if (!SUPABASE_DB_URL || keys.length === 0) {
-    throw new Error('SUPABASE_DB_URL, and SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEYS or DELIVER_SECRET, must be set.')
+  const { SUPABASE_DB_URL: databaseUrl, DELIVER_SECRET, SUPABASE_SERVICE_ROLE_KEY } = environment
+  const { SUPABASE_SECRET_KEYS = '{}', DELIVER_SECONDS = '50' } = environment
+  const keys = [DELIVER_SECRET, SUPABASE_SERVICE_ROLE_KEY, ...Object.values<string>(JSON.parse(SUPABASE_SECRET_KEYS))]
+    .filter((key): key is string => key !== undefined && key !== '')
+  if (!databaseUrl || keys.length === 0) {
+    throw new Error(
+      'SUPABASE_DB_URL, and SUPABASE_SERVICE_ROLE_KEY, SUPABASE_SECRET_KEYS or DELIVER_SECRET, must be set.')
   }
   const seconds = Number(DELIVER_SECONDS)
   if (!(seconds >= 1 && seconds <= 390)) throw new Error('DELIVER_SECONDS is a number of seconds from 1 to 390.')
-  return { databaseUrl: SUPABASE_DB_URL, keys, seconds, environment }
+  return { databaseUrl, keys, seconds, environment }
 }
 
 /** What became of a sink's batches in a run. */
-export type SinkReport = { delivered: number, undelivered: number, batches: number, result: Outcome['result'] | 'idle' | 'error', error?: string, retry_at?: Date }
+export type SinkReport = {
+  delivered: number
+  undelivered: number
+  batches: number
+  result: Outcome['result'] | 'idle' | 'error'
+  error?: string
+  retry_at?: Date
+}
 
 /** What a run did. */
-export type DeliverReport = { status: 'ok', seconds: number, delivered: number, undelivered: number, sinks: Record<string, SinkReport>, jobs: JobOutcome[] }
+export type DeliverReport = {
+  status: 'ok'
+  seconds: number
+  delivered: number
+  undelivered: number
+  sinks: Record<string, SinkReport>
+  jobs: JobOutcome[]
+}
 
 /** Makes the function. */
 export function createDeliver(settings: DeliverSettings): (request: Request) => Promise<Response> {
-  return async (request) => {
-    if (request.method !== 'POST') return refuse(405, 'method_not_allowed', 'Only POST is answered here', { Allow: 'POST' })
-    if (!await mayCall(request.headers, settings.keys)) return refuse(401, 'unauthenticated', 'Send the service role\'s key as a bearer token')
-    const sql = openPool(settings.databaseUrl, { prepare: false, max: 4, name: 'actorscope deliver' })
+  return async ({ method, headers }) => {
+    if (method !== 'POST') return refuse(405, 'method_not_allowed', 'Only POST is answered here', { Allow: 'POST' })
+    if (!await mayCall(headers, settings.keys)) {
+      return refuse(401, 'unauthenticated', 'Send the service role\'s key as a bearer token')
+    }
     try {
-      return Response.json(await run(sql, settings))
+      return Response.json(await deliver(settings))
     } catch (error) {
-      const message = hideSecrets(error instanceof Error ? error.message : String(error), settings)
+      const message = redact(messageOf(error), secretsOf(settings))
       console.error('Delivery failed:', message)
       return refuse(503, 'service_unavailable', message)
-    } finally {
-      await sql.end({ timeout: 1 })
     }
   }
 }
@@ -67,68 +83,88 @@ function refuse(status: number, error: string, message: string, headers?: Record
   return Response.json({ error, message }, { status, headers })
 }
 
+const messageOf = (error: unknown): string => error instanceof Error ? error.message : String(error)
+
+function secretsOf({ keys, databaseUrl, environment }: DeliverSettings): string[] {
+  return [...keys, ...secretsIn(environment, databaseUrl)]
+}
+
 /** Compared by their hashes, so that how long it takes says nothing. */
 async function mayCall(headers: Headers, keys: string[]): Promise<boolean> {
-  const shown = [headers.get('authorization')?.replace(/^bearer\s+/i, ''), headers.get('apikey')].filter((key) => key !== undefined && key !== null)
+  const shown = [headers.get('authorization')?.replace(/^bearer\s+/i, ''), headers.get('apikey')]
   let found = false
-  for (const key of shown) for (const known of keys) found = await isSame(key, known) || found
+  for (const key of shown) for (const known of keys) found = await isSame(key ?? '', known) || found
   return found
 }
 
 async function isSame(a: string, b: string): Promise<boolean> {
-  const [one, other] = await Promise.all([a, b].map(async (text) => new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)))))
-  return one!.reduce((difference, byte, n) => difference | (byte ^ other![n]!), 0) === 0
+  const [one, other] = await Promise.all([hash(a), hash(b)])
+  return one.reduce((difference, byte, n) => difference | (byte ^ other[n]!), 0) === 0
 }
 
-function hideSecrets(text: string, { keys, databaseUrl, environment }: DeliverSettings): string {
-  const secrets = Object.entries(environment).filter(([name, value]) => /SECRET|TOKEN|PASSWORD|_KEY$/.test(name) && value.length >= 6).map(([, value]) => value)
-  const password = URL.canParse(databaseUrl) ? new URL(databaseUrl).password : ''
-  return redact(text, [...keys, ...secrets, ...password.length >= 6 ? [password] : []])
+async function hash(text: string): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)))
 }
+
+
+// A run ---------------------------------------------------------------------------------------------
+
+type Run = { sql: Sql, worker: string, ending: Ending, settings: DeliverSettings }
 
 /** Delivers until there is nothing to do, or the time is up. */
-async function run(sql: Sql, settings: DeliverSettings): Promise<DeliverReport> {
+async function deliver(settings: DeliverSettings): Promise<DeliverReport> {
   const started = performance.now()
-  const worker = `deliver:${crypto.randomUUID().slice(0, 8)}`
-  const timer = new AbortController()
-  // The last part of the time is for the batch that is then under way.
-  const timeout = setTimeout(() => timer.abort(), settings.seconds * 800)
-  const ending = endWithin(settings.seconds * 0.2, timer.signal)
+  const sql = openPool(settings.databaseUrl, { prepare: false, max: 4, name: 'actorscope deliver' })
+  const time = new Deadline(settings.seconds)
+  const run: Run = { sql, worker: `deliver:${crypto.randomUUID().slice(0, 8)}`, ending: time.ending, settings }
   try {
-    const found = await sql<{ name: string, shards: number }[]>`
-      select s.name, count(*)::integer as shards
-      from   tracking.sinks as s
-      join   tracking.cursors as c on c.sink = s.name
-      where  s.enabled
-      group  by s.name
-      order  by s.name`
-    const context = { sql, worker, ending, settings }
-    const [sinks, jobs] = await Promise.all([
-      Promise.all(found.map(async ({ name, shards }): Promise<[string, SinkReport]> => [name, await deliverTo(name, shards, context)])),
-      doJobs(context),
-    ])
-    const total = (figure: 'delivered' | 'undelivered') => sinks.reduce((sum, [, report]) => sum + report[figure], 0)
-    return {
-      status: 'ok', seconds: Math.round((performance.now() - started) / 10) / 100,
-      delivered: total('delivered'), undelivered: total('undelivered'), sinks: Object.fromEntries(sinks), jobs }
+    // A database that does not answer, such as one where somebody holds a lock, is not waited for any longer.
+    const [sinks, jobs] = await Promise.race([Promise.all([deliverToAll(run), doJobs(run)]), time.isUp])
+    const total = (figure: 'delivered' | 'undelivered') =>
+      Object.values(sinks).reduce((sum, report) => sum + report[figure], 0)
+    const seconds = Math.round((performance.now() - started) / 10) / 100
+    return { status: 'ok', seconds, delivered: total('delivered'), undelivered: total('undelivered'), sinks, jobs }
   } finally {
-    clearTimeout(timeout)
+    time.clear()
+    await sql.end({ timeout: 0 })
   }
 }
 
-type Context = { sql: Sql, worker: string, ending: Ending, settings: DeliverSettings }
+/** How long a run may take. */
+class Deadline {
+  /** No batch is begun in the last fifth of the time: that is for the one which is then under way. */
+  readonly ending: Ending
+  /** Rejects when all of the time is over. */
+  readonly isUp: Promise<never>
+  private readonly timers: ReturnType<typeof setTimeout>[] = []
+
+  constructor(seconds: number) {
+    const closing = new AbortController()
+    this.ending = endWithin(seconds * 0.2, closing.signal)
+    this.timers.push(setTimeout(() => closing.abort(), seconds * 800))
+    this.isUp = new Promise((_, fail) => {
+      const error = new Error(`The database had not answered when the ${seconds} seconds were up.`)
+      this.timers.push(setTimeout(() => fail(error), seconds * 1000))
+    })
+    this.isUp.catch(() => {})
+  }
+
+  clear(): void {
+    for (const timer of this.timers) clearTimeout(timer)
+  }
+}
+
+async function deliverToAll(run: Run): Promise<Record<string, SinkReport>> {
+  const sinks = await readSinks(run.sql)
+  const reports = await Promise.all(sinks.map(async (sink) => [sink.name, await deliverTo(sink, run)] as const))
+  return Object.fromEntries(reports)
+}
 
 const batchesAtOnce = 4
 
-async function deliverTo(sink: string, shards: number, { sql, worker, ending, settings }: Context): Promise<SinkReport> {
+async function deliverTo({ name, shards }: EnabledSink, run: Run): Promise<SinkReport> {
   const report: SinkReport = { delivered: 0, undelivered: 0, batches: 0, result: 'idle' }
-  let secret: Promise<(name: string) => string | undefined> | undefined
-  const courier: Courier = {
-    sql, worker,
-    open: async (batch) => openSink(batch, {
-      secret: await (secret ??= loadSecrets(batch, settings.environment, sql)), fetch, sql,
-      log: (message, fields) => console.log(hideSecrets(JSON.stringify({ message, sink, ...fields }), settings)) }),
-  }
+  const courier = courierOf(name, run)
   const ended = ({ result, delivered, undelivered, error, retryAt }: Outcome) => {
     report.delivered += delivered
     report.undelivered += undelivered
@@ -136,21 +172,42 @@ async function deliverTo(sink: string, shards: number, { sql, worker, ending, se
     if (report.result === 'idle' || result !== 'delivered') Object.assign(report, { result, error, retry_at: retryAt })
   }
   try {
-    await Promise.all(Array.from({ length: Math.min(shards, batchesAtOnce) }, () => drain(courier, sink, ending, { ended })))
+    const lanes = Math.min(shards, batchesAtOnce)
+    await Promise.all(Array.from({ length: lanes }, () => drain(courier, name, run.ending, { ended })))
   } catch (error) {
     // One sink's trouble is no other's.
-    Object.assign(report, { result: 'error', error: hideSecrets(error instanceof Error ? error.message : String(error), settings) })
+    Object.assign(report, { result: 'error', error: redact(messageOf(error), secretsOf(run.settings)) })
   }
   return report
 }
 
-async function doJobs({ sql, worker, ending, settings: { environment } }: Context): Promise<JobOutcome[]> {
+function courierOf(sink: string, { sql, worker, settings }: Run): Courier {
+  let secret: ReturnType<typeof loadSecrets> | undefined
+  return {
+    sql, worker,
+    open: async (batch) => openSink(batch, {
+      secret: await (secret ??= loadSecrets(batch, settings.environment, sql)), fetch, sql,
+      log: (message, fields) => tell(settings, { message, sink, ...fields }),
+    }),
+  }
+}
+
+async function doJobs({ sql, worker, ending, settings }: Run): Promise<JobOutcome[]> {
   const outcomes: JobOutcome[] = []
   for (const job of jobNames) {
     if (ending.closing.aborted) break
-    const builder = job === 'ask-builder' ? await findBuilder(environment, sql) : undefined
-    const outcome = await doJob(job, { sql, worker, builder, fetch, signal: ending.closing, log: (message, fields) => console.log(JSON.stringify({ message, job, ...fields })) })
-    if (outcome) outcomes.push(outcome)
+    const log = (message: string, fields?: object) => tell(settings, { message, job, ...fields })
+    try {
+      const builder = job === 'ask-builder' ? await findBuilder(settings.environment, sql) : undefined
+      const outcome = await doJob(job, { sql, worker, builder, fetch, signal: ending.closing, log })
+      if (outcome) outcomes.push(outcome)
+    } catch (error) {
+      outcomes.push({ job, seconds: 0, error: redact(messageOf(error), secretsOf(settings)) })
+    }
   }
   return outcomes
+}
+
+function tell(settings: DeliverSettings, fields: Record<string, unknown>): void {
+  console.log(redact(JSON.stringify(fields), secretsOf(settings)))
 }
