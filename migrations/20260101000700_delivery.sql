@@ -496,7 +496,8 @@ revoke execute on function tracking.extend_lease from public;
 grant execute on function tracking.extend_lease to service_role;
 
 -- Says that the first events of a batch were delivered, up to one by its place (txid, event_id), but for those
--- that the sink refused for good. The rest stays leased. False where the lease was not the worker's any more.
+-- that the sink refused for good. The rest stays leased. False where the lease was not the worker's any more. May be
+-- asked again, where the answer was lost.
 create function tracking.advance_batch(
   sink text, shard integer, lease uuid, events integer, txid xid8, event_id uuid, undelivered jsonb default '[]')
   returns boolean
@@ -516,6 +517,8 @@ begin
   for    update;
   if not found then
     return false;
+  elsif (v_cursor.position_txid, v_cursor.position_id) = (advance_batch.txid, advance_batch.event_id) then
+    return true; -- the worker asks again, since the answer was lost
   end if;
   select count(*) - advance_batch.events into v_others
   from   tracking.next_events(

@@ -45,6 +45,8 @@ export class Progress {
   readonly undelivered: { place: number, error: string, status?: number }[] = []
   /** How many of its events are booked as done with. */
   booked = 0
+  /** How many the database was last asked to book; it may have done so without the answer's having come. */
+  asked = 0
 
   constructor(readonly batch: Batch) {}
 
@@ -138,6 +140,7 @@ export class Lease {
     const { sql, batchSize = 500 } = this.lessee
     const { batch: { sink, shard, lease, events } } = progress
     return this.inOrder(async () => {
+      await this.stubbornly(() => this.settle(progress))
       const undelivered = progress.undeliveredUpTo(events.length)
       let tries = 0
       const [row] = await this.stubbornly(() => {
@@ -206,15 +209,26 @@ export class Lease {
 
   /** Moves the cursor past what is done of the batch; but as long as nothing was taken, nothing is certain. */
   private async book(progress: Progress): Promise<void> {
-    const { batch: { sink, shard, lease, events }, booked, bookable } = progress
-    const last = events[bookable - 1]
-    if (bookable <= booked || bookable === events.length || !last || progress.delivered === 0) return
+    await this.settle(progress)
+    const { batch: { events }, booked, bookable, delivered } = progress
+    if (bookable > booked && bookable < events.length && delivered > 0) await this.advance(progress, bookable)
+  }
+
+  /** Asks again for what was asked without an answer. */
+  private async settle(progress: Progress): Promise<void> {
+    if (progress.asked > progress.booked) await this.advance(progress, progress.asked)
+  }
+
+  private async advance(progress: Progress, count: number): Promise<void> {
+    const { batch: { sink, shard, lease, events }, booked } = progress
+    const last = events[count - 1]!
+    progress.asked = count
     const [row] = await this.lessee.sql<{ kept: boolean }[]>`
       select tracking.advance_batch(
-               ${sink}, ${shard}, ${lease}, ${bookable - booked}, ${last.txid}::text::xid8, ${last.event_id},
-               ${progress.undeliveredUpTo(bookable)}::text::jsonb) as kept`
-    if (row!.kept) progress.booked = bookable
-    else this.losing.abort()
+               ${sink}, ${shard}, ${lease}, ${count - booked}, ${last.txid}::text::xid8, ${last.event_id},
+               ${progress.undeliveredUpTo(count)}::text::jsonb) as kept`
+    progress.booked = count
+    if (!row!.kept) this.losing.abort()
   }
 
   private inOrder<T>(ask: () => Promise<T>): Promise<T> {

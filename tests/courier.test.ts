@@ -181,6 +181,26 @@ test('a lease is kept while a send takes long, and what is done is booked meanwh
   expect(await delivery).toMatchObject({ result: 'delivered', delivered: 4 })
 })
 
+test('where the database has done what it was asked, and its answer is lost, the books are right', async () => {
+  await createSink()
+  await writeEvents(sql, names(12))
+  hook.answer = async (response, body) => {
+    const [{ event }] = body
+    if (event === 'Event 3') await until(() => lost.has('advance_batch')) // the lease books what is done meanwhile
+    const isDown = event === 'Event 10' && !lost.has('fail_batch')
+    response.writeHead(/ (2|6|12)$/.test(event) ? 422 : isDown ? 503 : 200).end()
+  }
+  const lost = new Set<string>()
+  const forgetful = forgettingOnce(['advance_batch', 'fail_batch', 'complete_batch'], lost)
+  for (let round = 0; round < 4; round++) {
+    await drainAll({ sql: forgetful, maxBatch: 1, batchSize: 4, leaseSeconds: 1 })
+    await world.sql`update tracking.cursors set retry_at = null, leased_until = null`
+  }
+  expect([...lost].sort()).toEqual(['advance_batch', 'complete_batch', 'fail_batch'])
+  expect(taken()).toEqual(names(12).filter((name) => !/ (2|6|12)$/.test(name)))
+  expect(await world.sql`select delivered::int, undelivered::int from tracking.cursors`).toEqual([{ delivered: 9, undelivered: 3 }])
+})
+
 test('who has lost the lease stops, and the other delivers the rest', async () => {
   await createSink()
   await writeEvents(sql, names(4))
@@ -275,6 +295,18 @@ function courier({ maxBatch = 500, ...options }: Options = {}): Courier {
     },
   }
   return { sql, worker: 'test', open: () => sink, ...options }
+}
+
+/** The database, whose answer to a call of each of these functions is lost once. */
+function forgettingOnce(functions: string[], lost: Set<string>): Sql {
+  const ask = async (strings: TemplateStringsArray, ...values: never[]) => {
+    const rows = await sql(strings, ...values)
+    const called = functions.find((name) => strings.join('').includes(name))
+    if (called === undefined || lost.has(called)) return rows
+    lost.add(called)
+    throw Object.assign(new Error('The answer is lost.'), { code: 'CONNECTION_CLOSED' })
+  }
+  return ask as unknown as Sql
 }
 
 const once = (options?: Options, ending = open) => deliverOnce(courier(options), 'sink', ending)

@@ -163,7 +163,7 @@ select is(tests.mails('bento', tests.event('{"app_id": "com.acme.gamma"}')), arr
 
 select is(tests.mails('bento', tests.event('{"app_id": "com.acme.delta"}' || t.named::jsonb)), '{}', format('no mail for an event with %s', t.named))
 from   (values
-  ('{"event": "onboarding"}'), ('{"channel": "onboarding"}'), ('{"app_id": null}'), ('{"org_id": "a0000000-0000-4000-8000-0000000000ff"}')) as t (named);
+  ('{"event": "onboarding"}'), ('{"tags": {"step": "begun"}}'), ('{"app_id": null}'), ('{"org_id": "a0000000-0000-4000-8000-0000000000ff"}')) as t (named);
 select is(tests.mails('bento', tests.event(jsonb_build_object('app_id', t.n, 'occurred_at', now() - t.happened, 'received_at', now() - t.received))), '{}',
   format('no mail for what happened %s ago, and was received %s ago', t.happened, t.received))
 from   (values ('1', interval '3 days 1 second', interval '0'), ('2', interval '0', interval '3 days 1 second'), ('3', interval '400 days', interval '399 days')) as t (n, happened, received);
