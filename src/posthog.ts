@@ -1,7 +1,7 @@
 import { parseAnswer, post } from './http.ts'
 import { requireSecret } from './secrets.ts'
 import {
-  identityOf, isoTime, misconfigured, readSettings, sift,
+  identityOf, isoTime, misconfigured, readSettings, sift, SinkError,
   type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
@@ -40,11 +40,23 @@ export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
       const { sound, undelivered } = sift(events, faultIn)
       if (sound.length === 0) return undelivered
       const announcements = await announce(batch, context, sound)
-      for (const run of runsOf(sound, announcements, options)) await request(run, signal)
+      const sendAll = async (introductions: Announcements) => {
+        for (const run of runsOf(sound, introductions, options)) await request(run, signal)
+      }
+      await sendAll(announcements).catch((error: unknown) => {
+        // It may be the org's name that PostHog will not have, and no event is lost for that: the event goes without.
+        if (sound.length > 1 || announcements.size === 0 || !isRefusal(error)) throw error
+        context.log('PostHog refuses to be told of an organization', { org_id: sound[0]?.org_id, error: error.message })
+        return sendAll(new Map())
+      })
       if (announcements.size > 0) await confirm(batch, context, [...announcements.values()])
       return undelivered
     },
   }
+}
+
+function isRefusal(error: unknown): error is SinkError {
+  return error instanceof SinkError && error.kind === 'refused'
 }
 
 // A 200 that stored nothing: a project over its quota is told so in the answer, and a wrong host answers with a page.
@@ -151,12 +163,14 @@ type Announcement = {
   announcement_id: string
 }
 
+/** The announcements that go along, by the event that they go ahead of. */
+type Announcements = Map<string, Announcement>
+
 const place = (org_id: string | null, event_id: string) => `${org_id} ${event_id}`
 
-/** The announcements that go along, by the event that they go ahead of. */
 async function announce(
   { sink }: SinkSettings, { sql }: SinkContext, events: LoggedEvent[],
-): Promise<Map<string, Announcement>> {
+): Promise<Announcements> {
   const grouped = events.filter(({ org_id }) => org_id !== null)
   if (grouped.length === 0) return new Map()
   const announcements = await sql<Announcement[]>`
@@ -192,7 +206,7 @@ type Run = { historical: boolean, events: string[], length: number }
 const maxLength = 5_000_000
 
 /** Cuts a batch into requests. Nothing changes places. */
-function runsOf(events: LoggedEvent[], announcements: Map<string, Announcement>, options: PostHogOptions): Run[] {
+function runsOf(events: LoggedEvent[], announcements: Announcements, options: PostHogOptions): Run[] {
   const runs: Run[] = []
   for (const event of events) {
     const historical = isHistory(event, options)

@@ -254,6 +254,21 @@ test('an announcement whose event is refused goes ahead of the next one', async 
   posthog.breaches.length = 0
 })
 
+test('an organization that PostHog will not be told of keeps no event back, and is not told of again', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'First', org_id: orgs.acme })
+  await track('ada@acme.test', { event: 'Second', org_id: orgs.acme })
+  posthog.options = { poison: ({ event }) => event === '$groupidentify' }
+  expect(await deliver(world.sql, 'posthog', { environment })).toBeNull()
+  expect(await deadLetters(world.sql, 'posthog')).toEqual([])
+  expect(story()).toEqual(['First', 'Second'])
+  posthog.options = {}
+  await track('ada@acme.test', { event: 'Third', org_id: orgs.acme })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(story()).toEqual(['First', 'Second', 'Third'])
+  posthog.breaches.length = 0
+})
+
 test('what was older than 48 hours when it was received is history, in requests of its own, in its place', async () => {
   await setUp()
   const row = (event: string, age: number, behind = 0) => writeEvent(world.sql, {
