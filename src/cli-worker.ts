@@ -46,9 +46,11 @@ Exit codes:
 
 const another = (name: string, before: string[] = []) => [...before, name]
 
-async function work({ terminal, environment, interrupted }: Cli, options: Options): Promise<void> {
+async function work(cli: Cli, options: Options): Promise<void> {
+  const { terminal, environment, interrupted } = cli
   const [{ runWorker }, { createLog }, { readDatabaseUrl }] = await Promise.all([
     import('./worker.ts'), import('./log.ts'), import('./cli-settings.ts')])
+  await refuseUnusable(cli)
   const { sink, jobs, batch, concurrency, lease, grace, port, prepare, pretty, verbose, json } = options
   // A full disk, or nobody who reads: that is the trouble of the sink that prints, and of no other.
   process.stdout.removeAllListeners('error').on('error', () => {})
@@ -56,5 +58,14 @@ async function work({ terminal, environment, interrupted }: Cli, options: Option
     databaseUrl: readDatabaseUrl({}, environment), environment, closing: interrupted, graceSeconds: grace / 1000,
     leaseSeconds: lease && Math.ceil(lease / 1000), port, prepare, sinks: sink, jobs, concurrency, batchSize: batch,
     log: createLog({ write: (line) => terminal.say(line), pretty: pretty && !json, verbose }),
+  })
+}
+
+// A database that is away is waited for; no waiting helps against a wrong password, or where the chapters are missing.
+async function refuseUnusable(cli: Cli): Promise<void> {
+  const [{ withDatabase }, { readSinks }, { isLostConnection }] = await Promise.all([
+    import('./cli-database.ts'), import('./delivery.ts'), import('./lease.ts')])
+  await withDatabase(cli, {}, readSinks).catch((error: Error) => {
+    if (!isLostConnection(error) && !isLostConnection(error.cause) && !cli.interrupted.aborted) throw error
   })
 }

@@ -4,7 +4,7 @@ import { people } from './demo.ts'
 import { startCommand, startHook, startWorker, until, writeEvents, type Hook, type RunningWorker } from './workers.ts'
 import { createWorld, type World } from './world.ts'
 
-// `actorscope replay` and `actorscope dead`, as processes of their own.
+// `actorscope replay`, `dead`, and how `worker` begins, as processes of their own.
 
 let world: World
 let sql: Sql
@@ -38,10 +38,32 @@ afterAll(async () => {
 const names = (count: number) => Array.from({ length: count }, (_, n) => `Event ${n + 1}`)
 const taken = () => hook.taken.map(({ type }) => type)
 
+describe('actorscope worker', () => {
+  test.each([
+    ['another password', (url: URL) => { url.password = 'wrong' },
+      /^connection_failed: .*password authentication failed.*\(Check DATABASE_URL, and that the database runs\.\)\n$/],
+    ['a database without the chapters', (url: URL) => { url.pathname = '/template1' },
+      /^42P01: .*\(Apply the chapters in migrations\/; actorscope doctor says which are missing\.\)\n$/],
+  ])('does not begin with %s', async (_, change, told) => {
+    const url = new URL(world.databaseUrl)
+    change(url)
+    const run = startCommand(['worker'], { DATABASE_URL: url.href })
+    expect([await run.exited, run.told()]).toEqual([1, expect.stringMatching(told)])
+  })
+
+  test('waits for a database that is away', async () => {
+    const run = startCommand(['worker'], { DATABASE_URL: 'postgres://postgres:postgres@127.0.0.1:1/postgres' })
+    await until(() => run.told().includes('the database is away'))
+    run.kill('SIGTERM')
+    expect(await run.exited).toBe(0)
+  })
+})
+
 describe('actorscope replay', () => {
   test('says in a dry run how many events it would send, and how long that takes, and changes nothing', async () => {
     await deliverAll(5)
     await sql`update tracking.cursors set events_a_second = 0.5`
+    await worker?.stop()
     const before = await sql`select xmin::text, * from tracking.cursors`
     const run = await command('replay', '--sink', 'hook', '--since', 'beginning', '--dry-run')
     expect([run.code, run.told]).toEqual([0,

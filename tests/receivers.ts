@@ -26,7 +26,7 @@ export type Fault =
   | { cut: 'before' | 'after' | 'amid' }
   /** All of it is taken, and the answer never ends: as fast as it is read, or a little at a time. */
   | { endless: 'flood' | 'trickle' }
-  /** The right answer, late. */
+  /** The right answer, late; nothing is taken where nobody waits for it any more. */
   | { delayMs: number }
 
 export type ReceiverOptions<Item> = {
@@ -86,7 +86,10 @@ async function startReceiver<Item>(options: ReceiverOptions<Item>, contract: Con
     const request = await read(message)
     const fault = receiver.options.fault?.(request, count++)
     if (!receiver.options.forgetRequests) receiver.requests.push(request)
-    if (fault && 'delayMs' in fault) await new Promise((resolve) => setTimeout(resolve, fault.delayMs))
+    if (fault && 'delayMs' in fault) {
+      await new Promise((resolve) => setTimeout(resolve, fault.delayMs))
+      if (message.socket.destroyed) return
+    }
     if (fault && 'cut' in fault && fault.cut === 'before') return void message.socket.destroy()
     if (fault && 'status' in fault) return answer(response, { text: 'a fault', ...fault })
     const verdict = judge(request)
