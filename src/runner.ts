@@ -56,9 +56,9 @@ export class Runner {
     this.busy++
     const pauseMs = await this.drain()
     this.busy--
-    if (this.busy > 0) return
-    for (const done of this.whenIdle.splice(0)) done()
-    if (!this.isEnding) this.timer ??= setTimeout(() => this.wake(), pauseMs)
+    if (this.busy === 0) for (const done of this.whenIdle.splice(0)) done()
+    // Also while other lanes are at it: they may take long.
+    if (!this.isEnding) this.timer ??= setTimeout(() => { this.timer = undefined; this.wake() }, pauseMs)
   }
 
   /** Delivers what there is; answers how long to wait before the next look. */

@@ -87,9 +87,10 @@ class Worker {
     if (closing.aborted) return
     const port = this.options.port === undefined ? undefined : await this.stats.serve(this.options.port)
     log('info', 'the worker begins', { worker: this.name, port })
-    this.listen()
+    await this.refresh()
     this.every(refreshMs, () => this.refresh())
-    if (jobs) for (const job of jobNames) this.every(jobsMs, () => this.doJob(job))
+    this.listen()
+    if (jobs) for (const job of jobNames) this.every(jobsMs, () => this.doJob(job), 'now as well')
     this.options.started?.(port)
     await aborted(closing)
     log('info', 'the worker ends', { worker: this.name })
@@ -105,9 +106,9 @@ class Worker {
     await Promise.all([this.stats.close(), this.sql.end({ timeout: 1 })])
   }
 
-  private every(ms: number, work: () => Promise<void>): void {
+  private every(ms: number, work: () => Promise<void>, first?: 'now as well'): void {
     this.timers.add(setInterval(() => void work(), ms))
-    void work()
+    if (first) void work()
   }
 
   // Sinks that are made, changed or rewound are told of; what was not heard is seen a little later. Through a pooler

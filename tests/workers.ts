@@ -93,12 +93,22 @@ export type Hook = {
   readonly taken: any[]
   readonly requests: IncomingMessage[]
   answer: Answer
+  /** Forgets what it was sent, and answers well again. */
+  clear(): void
   close(): Promise<void>
 }
 type Answer = (response: ServerResponse, body: any, n: number) => void | Promise<void>
 
-export async function startHook(answer: Answer = (response) => void response.end('{}')): Promise<Hook> {
-  const hook: Omit<Hook, 'url' | 'close'> = { bodies: [], taken: [], requests: [], answer }
+const answerWell: Answer = (response) => void response.end('{}')
+
+export async function startHook(answer = answerWell): Promise<Hook> {
+  const hook = {
+    bodies: [] as any[], taken: [] as any[], requests: [] as IncomingMessage[], answer,
+    clear() {
+      for (const list of [hook.bodies, hook.taken, hook.requests]) list.length = 0
+      hook.answer = answerWell
+    },
+  }
   const server = createServer((request, response) => {
     const chunks: Buffer[] = []
     request.on('data', (chunk) => chunks.push(chunk)).once('end', async () => {
