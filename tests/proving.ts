@@ -292,7 +292,7 @@ class Vendor {
   private isReplay = false
 
   constructor(
-    readonly name: string, readonly kind: string, readonly shards: number, readonly settings: Record<string, string>, readonly secrets: Record<string, string>,
+    readonly name: string, readonly kind: string, readonly shards: number, readonly settings: Record<string, string | number>, readonly secrets: Record<string, string>,
     /** The events that it wants; undefined: all. */
     readonly events: string[] | undefined,
     private readonly read: () => Promise<{ id: string, bytes: string }[]>,
@@ -350,7 +350,7 @@ async function startVendors(faults: number, folder: string): Promise<Vendor[]> {
     new Vendor('posthog', 'posthog', 2, { host: posthog.url }, { ACTORSCOPE_SINK_POSTHOG_API_KEY: 'phc_proof' }, undefined, taken(posthog, ({ uuid }) => uuid), posthog as never),
     new Vendor('logsnag', 'logsnag', 8, { host: logsnag.url, project: 'proof' }, { ACTORSCOPE_SINK_LOGSNAG_TOKEN: 'token-of-proof' }, ['Kind 1*', 'Kind 7', 'Kind 8'],
       taken(logsnag, ({ tags }) => String(tags?.['event-id'])), logsnag as never),
-    new Vendor('bento', 'bento', 2, { host: bento.url, site_uuid: 'site' }, { ACTORSCOPE_SINK_BENTO_PUBLISHABLE_KEY: 'publishable', ACTORSCOPE_SINK_BENTO_SECRET_KEY: 'secret-of-bento' }, undefined,
+    new Vendor('bento', 'bento', 2, { host: bento.url, site_uuid: 'site', requests_per_minute: 1_000_000 }, { ACTORSCOPE_SINK_BENTO_PUBLISHABLE_KEY: 'publishable', ACTORSCOPE_SINK_BENTO_SECRET_KEY: 'secret-of-bento' }, undefined,
       taken(bento, ({ details }) => String(details?.event_id)), bento as never),
     new Vendor('webhook', 'webhook', 8, { url: `${webhook.url}/hooks` }, { ACTORSCOPE_SINK_WEBHOOK_SECRET: secret }, undefined, taken(webhook, ({ id }) => id, ({ text }) => text), webhook as never),
     new Vendor('ndjson', 'ndjson', 1, { path: file }, {}, undefined, linesOf(file)),
