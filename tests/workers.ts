@@ -138,7 +138,7 @@ export async function writeEvents(sql: Sql, names: string[], scopes: string[] = 
 }
 
 /** Waits until something is so, and answers with it. */
-export async function until<T>(ask: () => T | Promise<T>, timeout = 30_000): Promise<NonNullable<T>> {
+export async function until<T>(ask: () => T | Promise<T>, timeout = 60_000): Promise<NonNullable<T>> {
   for (const end = Date.now() + timeout; ;) {
     const answer = await ask()
     if (answer) return answer
