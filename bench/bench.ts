@@ -42,7 +42,7 @@ async function main(): Promise<void> {
     if (!options.json) console.log(machine)
     const measurements: Measurement[] = []
     for (const contest of await chooseContests(ring)) {
-      for (const durable of [true, false]) {
+      for (const durable of contest.isDurable ? [true] : [true, false]) {
         const measurement = await measure(contest, { rounds: Number(options.rounds), durable, ring })
         measurements.push(measurement)
         if (!options.json) print(measurement)
@@ -55,6 +55,7 @@ async function main(): Promise<void> {
 }
 
 async function chooseContests(ring: Ring): Promise<Contest[]> {
+  const lengths = () => (options.rows ?? '10000,1000000,10000000').split(',').map(Number)
   const contests: Record<string, () => Contest[] | Promise<Contest[]>> = {
     single: () => [singleContest(ring)],
     batch: () => [1, 10, 100, 1000].map((size) => batchContest(ring, size)),
@@ -64,7 +65,7 @@ async function chooseContests(ring: Ring): Promise<Contest[]> {
     growth: async () => [await growthContest(ring, Number(options.rows ?? 1_000_000))],
     delivery: async () => [await drainContest(ring, Number(options.scale))],
     presence: async () => [await presenceContest(ring)],
-    flat: async () => [await flatContest(ring, (options.rows ?? '10000,1000000,10000000').split(',').map(Number), Number(options.scale))],
+    flat: async () => [await flatContest(ring, lengths(), Number(options.scale))],
   }
   const names = options.only ? [options.only] : ['single', 'batch', 'catalog', 'build', 'bulk', 'delivery']
   const chosen: Contest[] = []
@@ -83,11 +84,14 @@ async function describeMachine(sql: Sql): Promise<string> {
   return `${cpus().length} × ${model}, Node ${process.version}, ${server}, 4 clients`
 }
 
-function print({ contest, unit, durable, results }: Measurement): void {
+function print({ contest, unit, durable, isLed, results }: Measurement): void {
   console.log(`\n${contest} (synchronous_commit = ${durable ? 'on' : 'off'})`)
   const width = Math.max(...results.map(({ name }) => name.length))
-  for (const { name, median, low, high, ratio } of results) {
+  for (const { name, median, low, high, ratio, lowRatio, highRatio } of results) {
     const figures = [median, low, high].map((figure) => Math.round(figure).toLocaleString('en').padStart(9))
-    console.log(`  ${name.padEnd(width)} ${figures[0]} ${unit}  (${figures[1]?.trim()} to ${figures[2]?.trim()})  ratio ${ratio.toFixed(2)}`)
+    const ratios = `${ratio.toFixed(2)} (${lowRatio.toFixed(2)} to ${highRatio.toFixed(2)})`
+    const comparison = isLed ? `the first is ${ratios} times as fast` : `ratio ${ratios}`
+    const spread = `(${figures[1]?.trim()} to ${figures[2]?.trim()})`
+    console.log(`  ${name.padEnd(width)} ${figures[0]} ${unit}  ${spread}  ${comparison}`)
   }
 }

@@ -1,91 +1,118 @@
 import { drain } from '../src/delivery.ts'
+import { createLog } from '../src/log.ts'
 import { openPool } from '../src/pool.ts'
 import type { Sink } from '../src/sink.ts'
-import { openSink } from '../src/sinks.ts'
-import type { Drainer } from './delivery.ts'
+import { runWorker } from '../src/worker.ts'
+import { batchSize } from './backlog.ts'
 
 // Drains a backlog in a process of its own, as soon as it is told to.
 
-const batchSize = 500
-const [drainer, databaseUrl, url, sinks] = process.argv.slice(2) as [Drainer, string, string, string]
+/** What drains a backlog: this package with a sink that does nothing but post, and with PostHog's; and job queues. */
+export type Drainer = 'actorscope' | 'actorscope-posthog' | 'graphile-batched' | 'graphile-default' | 'pg-boss'
 
-const go = new Promise<void>((begin) => process.once('message', () => begin()))
-process.on('disconnect', () => process.exit())
-
-/** Posts events in one request. */
-async function post(events: unknown[]): Promise<void> {
-  const response = await fetch(url, { method: 'POST', headers: { 'x-events': String(events.length) }, body: JSON.stringify(events) })
+/** Posts events in one request; the connection is kept. */
+async function post(url: string, events: unknown[]): Promise<void> {
+  const headers = { 'content-type': 'application/json' }
+  const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify(events) })
   await response.text()
   if (!response.ok) throw new Error(`The receiver answered ${response.status}.`)
 }
 
-async function drainSinks(): Promise<void> {
+/** Says that all is ready, and waits to be told to begin. */
+async function told(): Promise<void> {
+  const begin = new Promise((done) => process.once('message', done))
+  process.send!({ is: 'ready' })
+  await begin
+}
+
+const never = new AbortController().signal
+
+// What the worker does for each sink, with a sink of one's own.
+async function drainSinks(databaseUrl: string, url: string, sinks: number): Promise<void> {
   const sql = openPool(databaseUrl, { max: 8 })
   await sql`select`
-  process.send!({ is: 'ready' })
-  await go
-  const never = new AbortController().signal
-  const raw: Sink = { maxBatch: batchSize, send: async (events) => { await post(events); return [] } }
-  const open = (batch: Parameters<typeof openSink>[0]) => drainer === 'actorscope' ? raw
-    : openSink({ ...batch, settings: { host: url } }, { secret: () => 'phc_bench', fetch, sql, log() {} })
-  await Promise.all(Array.from({ length: Number(sinks) }, async (_, n) => {
-    for (;;) {
-      await drain({ sql, worker: 'bench', batchSize, open }, `sink_${n + 1}`, { closing: never, hurrying: never, leaving: never })
-      await new Promise((done) => setTimeout(done, 200))
-    }
+  await told()
+  const ending = { closing: never, hurrying: never, leaving: never }
+  await Promise.all(Array.from({ length: sinks }, async (_, n) => {
+    const name = `sink_${n + 1}`
+    const send: Sink['send'] = async (events) => { await post(`${url}/${name}`, events); return [] }
+    await drain({ sql, worker: 'bench', batchSize, open: () => ({ maxBatch: batchSize, send }) }, name, ending)
   }))
 }
 
-async function drainGraphile(): Promise<void> {
-  const { run, runMigrations } = await import('graphile-worker')
+// The worker as it is run: it hears that there are sinks.
+async function runWholeWorker(databaseUrl: string): Promise<void> {
+  const sql = openPool(databaseUrl, { max: 1 })
+  await sql`update tracking.sinks set enabled = false`
+  const environment = { POSTHOG_API_KEY: 'phc_bench' }
+  const log = createLog({ write() {} })
+  await new Promise<void>((started) => {
+    void runWorker({ databaseUrl, environment, log, batchSize, closing: never, started: () => started() })
+  })
+  await told()
+  await sql`update tracking.sinks set enabled = true`
+}
+
+// Batching as graphile-worker's page on performance has it. There is room for the jobs of two requests, so that one is
+// sent while others are fetched and booked: of the sizes tried, none was quicker.
+const concurrentJobs = 2 * batchSize
+const localQueue = { size: concurrentJobs + 1 }
+const batching = { concurrentJobs, maxPoolSize: 25, localQueue, completeJobBatchDelay: 0, failJobBatchDelay: 0 }
+
+async function drainGraphile(databaseUrl: string, url: string, isBatched: boolean): Promise<void> {
+  const { Logger, run, runMigrations } = await import('graphile-worker')
   await runMigrations({ connectionString: databaseUrl })
-  process.send!({ is: 'ready' })
-  await go
-  const isBatched = drainer === 'graphile-batched'
-  const deliver = isBatched ? inBatches() : (payload: unknown) => post([payload])
+  await told()
+  const send = (jobs: unknown[]) => post(`${url}/jobs`, jobs)
   await run({
-    connectionString: databaseUrl, taskList: { deliver }, noHandleSignals: true,
-    logger: new (await import('graphile-worker')).Logger(() => () => {}),
-    ...isBatched && { preset: { worker: { concurrentJobs: batchSize, maxPoolSize: 10, localQueue: { size: batchSize }, completeJobBatchDelay: 0 } } },
+    connectionString: databaseUrl, noHandleSignals: true, logger: new Logger(() => () => {}),
+    taskList: { deliver: isBatched ? inBatches(send) : (job: unknown) => send([job]) },
+    ...isBatched && { preset: { worker: batching } },
   })
 }
 
-/** Gathers what many handlers have at one time, and posts it together. */
-function inBatches(): (payload: unknown) => Promise<void> {
-  let waiting: unknown[] = []
-  let sent: Promise<void> | undefined
-  return (payload) => {
-    waiting.push(payload)
-    return sent ??= new Promise<void>((done) => setImmediate(done)).then(() => {
-      const batch = waiting
-      waiting = []
-      sent = undefined
-      return post(batch)
-    })
+/** Gathers what many handlers have at one time, and sends it together. */
+function inBatches(send: (jobs: unknown[]) => Promise<void>): (job: unknown) => Promise<void> {
+  let open: { jobs: unknown[], sent: Promise<void> } | undefined
+  const begin = () => {
+    const jobs: unknown[] = []
+    const gathered = new Promise<void>((done) => setImmediate(done))
+    const batch = { jobs, sent: gathered.then(() => { if (open === batch) open = undefined; return send(jobs) }) }
+    return batch
+  }
+  return (job) => {
+    const { jobs, sent } = open ??= begin()
+    if (jobs.push(job) === batchSize) open = undefined
+    return sent
   }
 }
 
-async function drainBoss(): Promise<void> {
+// pg-boss's own workers look for jobs twice a second at most; fetching is quicker, and by two at a time quicker still.
+const fetchers = 2
+
+async function drainBoss(databaseUrl: string, url: string): Promise<void> {
   const { default: PgBoss } = await import('pg-boss')
   const boss = new PgBoss({ connectionString: databaseUrl, supervise: false, schedule: false })
   boss.on('error', (error) => console.error(error))
   await boss.start()
-  await boss.createQueue('deliver')
-  process.send!({ is: 'ready' })
-  await go
-  // It looks for jobs every half a second at most, and at once only where it is asked: so it is asked again and again.
-  for (;;) {
-    const jobs = await boss.fetch('deliver', { batchSize })
-    if (!jobs || jobs.length === 0) {
-      await new Promise((done) => setTimeout(done, 200))
-      continue
+  await told()
+  const fetchJobs = () => boss.fetch('deliver', { batchSize })
+  await Promise.all(Array.from({ length: fetchers }, async () => {
+    for (let jobs = await fetchJobs(); jobs.length > 0; jobs = await fetchJobs()) {
+      await post(`${url}/jobs`, jobs.map(({ data }) => data))
+      await boss.complete('deliver', jobs.map(({ id }) => id))
     }
-    await post(jobs.map(({ data }) => data))
-    await boss.complete('deliver', jobs.map(({ id }) => id))
-  }
+  }))
 }
 
-const drainers: Record<Drainer, () => Promise<void>> = {
-  'actorscope': drainSinks, 'actorscope-posthog': drainSinks, 'graphile-batched': drainGraphile, 'graphile-default': drainGraphile, 'pg-boss': drainBoss,
+const drainers: Record<Drainer, (databaseUrl: string, url: string, places: number) => Promise<void>> = {
+  'actorscope': drainSinks,
+  'actorscope-posthog': runWholeWorker,
+  'graphile-batched': (databaseUrl, url) => drainGraphile(databaseUrl, url, true),
+  'graphile-default': (databaseUrl, url) => drainGraphile(databaseUrl, url, false),
+  'pg-boss': drainBoss,
 }
-await drainers[drainer]()
+
+const [drainer, databaseUrl, url, places] = process.argv.slice(2) as [Drainer, string, string, string]
+process.on('disconnect', () => process.exit())
+await drainers[drainer](databaseUrl, url, Number(places))

@@ -8,21 +8,32 @@ export type Contender = {
 }
 
 /** Ways to do the same work, the first of which is what the others are compared with. */
-export type Contest = { readonly name: string, readonly unit: string, readonly contenders: readonly Contender[] }
+export type Contest = {
+  readonly name: string
+  readonly unit: string
+  readonly contenders: readonly Contender[]
+  /** Measured with `synchronous_commit` on, and not with it off as well. */
+  readonly isDurable?: boolean
+  /** The ratios are those of the first contender to each, and not of each to the first. */
+  readonly isLed?: boolean
+}
 
 export type Result = {
   readonly name: string
   readonly median: number
   readonly low: number
   readonly high: number
-  /** The median of each round's ratio to the first contender of that round. */
+  /** The median, and the spread, of each round's ratio to the first contender of that round; or of that one to it. */
   readonly ratio: number
+  readonly lowRatio: number
+  readonly highRatio: number
 }
 
 export type Measurement = {
   readonly contest: string
   readonly unit: string
   readonly durable: boolean
+  readonly isLed: boolean
   readonly results: readonly Result[]
 }
 
@@ -38,12 +49,17 @@ export async function measure(contest: Contest, { rounds, durable, ring }: Terms
       if (round >= 0) figures[index]?.push(figure)
     }
   }
-  const results = contest.contenders.map(({ name }, index) => {
-    const own = figures[index] ?? []
-    const ratios = own.map((figure, round) => figure / (figures[0]?.[round] ?? NaN))
-    return { name, median: median(own), low: Math.min(...own), high: Math.max(...own), ratio: median(ratios) }
-  })
-  return { contest: contest.name, unit: contest.unit, durable, results }
+  const isLed = contest.isLed ?? false
+  const results = contest.contenders.map(({ name }, index) => summarise(name, figures[index]!, figures[0]!, isLed))
+  return { contest: contest.name, unit: contest.unit, durable, isLed, results }
+}
+
+function summarise(name: string, own: number[], firsts: number[], isLed: boolean): Result {
+  const ratios = own.map((figure, round) => isLed ? firsts[round]! / figure : figure / firsts[round]!)
+  return {
+    name, median: median(own), low: Math.min(...own), high: Math.max(...own),
+    ratio: median(ratios), lowRatio: Math.min(...ratios), highRatio: Math.max(...ratios),
+  }
 }
 
 function median(figures: readonly number[]): number {
