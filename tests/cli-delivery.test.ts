@@ -5,7 +5,8 @@ import { replayCommand } from '../src/cli-replay.ts'
 import { Terminal } from '../src/terminal.ts'
 import { run, start as startProgram } from './cli.ts'
 import { people } from './demo.ts'
-import { startCommand, startHook, startWorker, until, writeEvents, type Hook, type RunningWorker } from './workers.ts'
+import { startCommand, startHook, startWorker, until, writeEvents } from './workers.ts'
+import type { Hook, RunningWorker } from './workers.ts'
 import { createWorld, type World } from './world.ts'
 
 // `actorscope replay`, `dead`, and how `worker` begins, as processes of their own.
