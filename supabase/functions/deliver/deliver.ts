@@ -132,7 +132,7 @@ async function deliver(settings: DeliverSettings): Promise<DeliverReport> {
 
 /** How long a run may take. */
 class Deadline {
-  /** No batch is begun in the last fifth of the time: that is for the one which is then under way. */
+  /** No batch is begun in the last third of the time: that is for the one which is then under way, and to book it. */
   readonly ending: Ending
   /** Rejects when all of the time is over. */
   readonly isUp: Promise<never>
@@ -140,8 +140,8 @@ class Deadline {
 
   constructor(seconds: number) {
     const closing = new AbortController()
-    this.ending = endWithin(seconds * 0.2, closing.signal)
-    this.timers.push(setTimeout(() => closing.abort(), seconds * 800))
+    this.ending = endWithin(seconds * 0.25, closing.signal)
+    this.timers.push(setTimeout(() => closing.abort(), seconds * 1000 * 2 / 3))
     this.isUp = new Promise((_, fail) => {
       const error = new Error(`The database had not answered when the ${seconds} seconds were up.`)
       this.timers.push(setTimeout(() => fail(error), seconds * 1000))
