@@ -25,6 +25,7 @@ const { values } = parseArgs({
   },
 })
 
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(130))
 if (values.help) console.log(usage)
 else process.exitCode = await main()
 

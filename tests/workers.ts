@@ -1,4 +1,4 @@
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -28,6 +28,10 @@ export type Process = {
   readonly exited: Promise<number | NodeJS.Signals | null>
 }
 
+// None of them outlives this process, however that ends.
+const running = new Set<ChildProcess>()
+process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
+
 /**
  * Starts the command line as a process of its own, in an environment of nothing but what is given.
  *
@@ -40,6 +44,8 @@ export function startCommand(
     cwd: projectDir, env: { PATH: process.env.PATH, NO_COLOR: '1', ...environment },
     stdio: ['ignore', stdout, 'pipe'],
   })
+  running.add(child)
+  child.once('exit', () => running.delete(child))
   let [output, told] = ['', '']
   child.stdout?.on('data', (chunk) => { output += chunk })
   child.stderr!.on('data', (chunk) => { told += chunk })
