@@ -1,7 +1,7 @@
 -- Chapter 7: what sinks are told of orgs and people, and the mails that events are the occasion for. Cursors and
 -- leases, which need more than one session, are in tests/delivery.test.ts.
 begin;
-select plan(91);
+select plan(92);
 
 -- The day is stopped: what is received, is received now, and windows do not turn over in the middle of a test.
 update tracking.reactions set at_most_every = '36500 days';
@@ -161,9 +161,10 @@ insert into tracking.mail_optouts (actor_id, preference) values ('10000000-0000-
 select is(tests.mails('bento', (select event from sent where name = 'first')), '{}', 'nor who has turned it off since');
 select is(tests.mails('bento', tests.event('{"app_id": "com.acme.gamma"}')), array['app:updated ada@acme.test', 'app:updated cyd@acme.test'], 'who has turned it off is not among those to get the next; another kind makes no difference');
 
+update tracking.reactions set channel = 'onboarding-v2', tags = '{"app_id": "com.acme.app"}';
 select is(tests.mails('bento', tests.event('{"app_id": "com.acme.delta"}' || t.named::jsonb)), '{}', format('no mail for an event with %s', t.named))
 from   (values
-  ('{"event": "onboarding"}'), ('{"tags": {"step": "begun"}}'), ('{"app_id": null}'), ('{"org_id": "a0000000-0000-4000-8000-0000000000ff"}')) as t (named);
+  ('{"event": "onboarding"}'), ('{"channel": "onboarding"}'), ('{"tags": {"step": "begun"}}'), ('{"app_id": null}'), ('{"org_id": "a0000000-0000-4000-8000-0000000000ff"}')) as t (named);
 select is(tests.mails('bento', tests.event(jsonb_build_object('app_id', t.n, 'occurred_at', now() - t.happened, 'received_at', now() - t.received))), '{}',
   format('no mail for what happened %s ago, and was received %s ago', t.happened, t.received))
 from   (values ('1', interval '3 days 1 second', interval '0'), ('2', interval '0', interval '3 days 1 second'), ('3', interval '400 days', interval '399 days')) as t (n, happened, received);
