@@ -968,19 +968,36 @@ grant select on tracking.delivery_gaps to service_role;
 
 -- Another cluster -----------------------------------------------------------------------------------
 
+-- Which of the transaction ids that a 32-bit one stands for is nearest to another.
+create function tracking.full_xid(id xid, near bigint)
+  returns bigint
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_all  constant bigint := 4294967296;
+  v_from constant bigint := near - v_all / 2;
+begin
+  return v_from + mod(mod(id::text::bigint - v_from, v_all) + v_all, v_all);
+end $$;
+comment on function tracking.full_xid is 'The transaction id with its upper half: the nearest to another.';
+revoke execute on function tracking.full_xid from public;
+
 -- Begins a new generation of the log, after it was restored from a dump into another cluster, where the ids of
--- transactions start over. Rows that were written here since belong to it. They are known by xmin, which is
--- their own transaction's: a restored row has the xmin of the restore, which is seldom the txid that it names
--- and mostly shared with rows of other transactions. In a subtransaction xmin is another one too, but later than
--- txid, and the row was received after all that was certainly restored.
+-- transactions start over. Rows that were written here since belong to it. They are known by xmin, which is what
+-- wrote the row here: the transaction that it names, or a later one, as in a subtransaction. A restored row has the
+-- xmin of the restore, which it shares with rows of other transactions, or which is earlier than the transaction that
+-- the row names; or that one is from before the restore began. What cannot be told, where both clusters were about as
+-- far, counts as written here: rather twice than never.
 create function tracking.raise_epoch()
   returns smallint
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
+  set lock_timeout = '1s'
 as $$
 declare
   v_old    constant smallint := tracking.current_epoch();
-  v_next   bigint;
+  v_now    bigint;
   v_policy text;
 begin
   if not tracking.is_restored() then
@@ -989,26 +1006,27 @@ begin
       detail = 'The log was written in this cluster: a new generation would have every sink send all of it again.';
   end if;
   lock table public.events in share row exclusive mode;
-  v_next := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
+  v_now := pg_snapshot_xmax(pg_current_snapshot())::text::bigint;
   with writers as materialized (
-    select w.writer, min(e.txid::text::bigint) as first_txid, max(e.txid::text::bigint) as last_txid, max(e.received_at) as received_at
-    from   public.events as e
-    cross  join lateral (select v_next - ((v_next - e.xmin::text::bigint) % 4294967296 + 4294967296) % 4294967296) as w (writer)
-    where  e.epoch = v_old
-    group  by w.writer
+    select w.xmin, tracking.full_xid(w.xmin, v_now) as writer, w.first_txid, w.last_txid
+    from   (
+      select e.xmin, min(e.txid::text::bigint) as first_txid, max(e.txid::text::bigint) as last_txid
+      from   public.events as e
+      where  e.epoch = v_old
+      group  by e.xmin
+    ) as w
   ),
-  judged as materialized (
-    select w.*, w.first_txid <> w.last_txid or w.first_txid > w.writer or w.first_txid < min(w.writer) over () as is_restored
-    from   writers as w
+  began as materialized (
+    select least(tracking.full_xid(l.xmin, v_now), (select min(w.writer) from writers as w)) as txid from tracking.log as l
   )
   update public.events as e
   set    epoch = v_old + 1
   where  e.epoch = v_old
-  and    e.xmin::text::bigint in (
-    select j.writer % 4294967296
-    from   judged as j
-    where  not j.is_restored
-    and    (j.first_txid = j.writer or j.received_at > coalesce((select max(r.received_at) from judged as r where r.is_restored), '-infinity')));
+  and    e.xmin in (
+    select w.xmin
+    from   writers as w
+    join   began as b on w.first_txid between b.txid and w.writer
+    where  w.first_txid = w.last_txid);
 
   update tracking.log as l set epoch = v_old + 1;
   update tracking.log as l set written_by = l.xmin;
@@ -1022,7 +1040,7 @@ begin
   return v_old + 1;
 end $$;
 comment on function tracking.raise_epoch is
-  'Run once after a dump was restored into another cluster: sinks finish what the dump brought, and go on with what is written here. Errors: log_not_restored.';
+  'Run once after a dump was restored into another cluster: sinks finish what the dump brought, and go on with what is written here. Errors: log_not_restored, 55P03 where somebody is in the way.';
 revoke execute on function tracking.raise_epoch from public;
 
 

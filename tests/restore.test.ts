@@ -1,3 +1,5 @@
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { Sql } from 'postgres'
 import { connect, localPassword } from '../src/database.ts'
@@ -11,21 +13,22 @@ import { asLogin, cloneDatabase, furnish, inDatabase, temporaryFolder, templates
 let folder: { path: string, remove(): Promise<void> }
 let server: PostgresServer
 let serverUrl: string
+let admin: Sql
 let databases = 0
 
 beforeAll(async () => {
   folder = await temporaryFolder()
   const port = await freePort()
-  server = await startPostgres({ port, dataDir: folder.path, parameters: { fsync: 'off', full_page_writes: 'off' } })
+  server = await startPostgres({ port, dataDir: folder.path, parameters: { fsync: 'off', full_page_writes: 'off', max_prepared_transactions: '5' } })
   serverUrl = `postgres://postgres:${localPassword}@127.0.0.1:${port}/postgres`
-  const admin = connect(serverUrl, { max: 1 })
+  admin = connect(serverUrl, { max: 1 })
   await admin`create database template`
   const template = connect(inDatabase(serverUrl, 'template'), { max: 1 })
   await furnish(template, inDatabase(serverUrl, 'template'))
   await template.end()
-  await admin.end()
 })
 afterAll(async () => {
+  await admin?.end()
   await server?.stop()
   await folder?.remove()
 })
@@ -43,37 +46,48 @@ beforeEach(async () => {
   }
 })
 
-type Way = { burnHere?: number, burnThere?: number, rowByRow?: boolean, byChance?: boolean }
+/**
+ * How a log is restored: how far the other cluster is with its ids of transactions, `level` being amid those of the
+ * log; and in which transactions, one for each table unless it says otherwise.
+ */
+type Way = { there?: 'behind' | 'level' | 'ahead', at?: 'rows' | 'partitions' | 'once', byChance?: boolean, keepsLog?: boolean, clockAhead?: boolean }
 
 test.each<[string, Way]>([
-  ['by a transaction whose id happens to be that of the oldest event', { burnHere: 5000, byChance: true }],
-  ['into a cluster that is behind', { burnHere: 5000 }],
-  ['into a cluster that is ahead', { burnThere: 20_000 }],
-  ['into a cluster that is about as far', {}],
-  ['row by row, into a cluster that is behind', { burnHere: 30_000, rowByRow: true }],
-  ['row by row, into a cluster that is ahead', { burnThere: 40_000, rowByRow: true }],
-])('restored %s, a log is read on when that is said: nothing is skipped and nothing doubled', async (_, { burnHere = 0, burnThere = 0, rowByRow, byChance }) => {
+  ['by a transaction whose id happens to be that of the oldest event', { there: 'behind', byChance: true }],
+  ['into a cluster that is behind', { there: 'behind' }],
+  ['into a cluster that is ahead', { there: 'ahead' }],
+  ['into a cluster that is about as far', { there: 'level' }],
+  ['into a cluster whose clock is behind', { there: 'behind', clockAhead: true }],
+  ['row by row, into a cluster that is behind', { there: 'behind', at: 'rows' }],
+  ['row by row, into a cluster that is ahead', { there: 'ahead', at: 'rows' }],
+  ['partition by partition, side by side, into a cluster that is behind', { there: 'behind', at: 'partitions' }],
+  ['partition by partition, side by side, into a cluster that is ahead', { there: 'ahead', at: 'partitions' }],
+  ['in one transaction, into a cluster that is behind', { there: 'behind', at: 'once' }],
+  ['in one transaction, into a cluster that is about as far', { there: 'level', at: 'once' }],
+])('restored %s, a log is read on when that is said: nothing is skipped and nothing doubled', async (_, way) => {
   // Given a log with three sinks: one has caught up, one is in the middle of a batch while others write, one has nothing
-  await burn(here, burnHere)
+  await prepare(way)
   for (const name of ['caught_up', 'amid', 'behind']) await here`select tracking.create_sink(${name}, 'ndjson', from_beginning => true)`
   const late = await openTransaction(here, 'Late')
   for (let n = 0; n < 30; n++) await write(here, `Old ${n}`)
   const delivered = { caught_up: await drain(here, 'caught_up'), amid: await take(here, 'amid', 7), behind: [] as string[] }
   await late.commit()
   await write(here, 'Older', 'than the dump')
+  await backfill(here, 'Old, of another month')
   delivered.caught_up.push(...await drain(here, 'caught_up'))
 
-  // When it is restored elsewhere, and events are written there before anybody says so
-  const there = await restoreElsewhere(here, { burnFirst: burnThere, rowByRow, byChance })
+  // When it is restored elsewhere, and events are written there meanwhile, and before anybody says so
+  if (way.clockAhead) await here`update events set received_at = received_at + interval '2 hours'`
+  const there = await restoreElsewhere(here, way, (sql) => inSubtransaction(sql, 'New 0'))
   await write(there, 'New 1')
   await inSubtransaction(there, 'New 2')
   await writeAsPeople(there, 'Early')
 
   // Then no sink is read on, made or rewound, and nothing is dropped
-  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `drop_partitions('0')`]) {
+  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `make_partitions()`, `drop_partitions('0')`]) {
     expect(await failureOf(there.unsafe(`select tracking.${statement}`))).toMatchObject({ code: '55000', message: 'log_restored' })
   }
-  expect((await there`select epoch, event from events where event like 'New %' order by event`).map(({ epoch }) => epoch)).toEqual([1, 1])
+  expect((await there`select epoch, event from events where event like 'New %' order by event`).map(({ epoch }) => epoch)).toEqual([1, 1, 1])
 
   // When it is said, what was written here belongs to the new generation, and the rest to the old one
   expect((await there`select tracking.raise_epoch() as epoch`)[0]?.epoch).toBe(2)
@@ -101,6 +115,47 @@ test.each<[string, Way]>([
   expect(await drain(there, 'amid')).toEqual(all)
 })
 
+test('restored row by row into a cluster that is about as far, a log may be sent twice in part, and nothing of it is skipped', async () => {
+  await prepare({ there: 'level' })
+  await here`select tracking.create_sink('sink', 'ndjson', from_beginning => true)`
+  for (let n = 0; n < 60; n++) await write(here, `Old ${n}`)
+  const before = await drain(here, 'sink')
+  const there = await restoreElsewhere(here, { there: 'level', at: 'rows' }, (sql) => inSubtransaction(sql, 'New 0'))
+  await inSubtransaction(there, 'New 1')
+  await there`select tracking.raise_epoch()`
+  const all = (await there<{ event_id: string }[]>`select event_id from events`).map(({ event_id }) => event_id)
+  expect([...new Set([...before, ...await drain(there, 'sink')])].toSorted()).toEqual(all.toSorted())
+})
+
+test('restored without an event, a log is read on from the first one that is written, in a subtransaction', async () => {
+  await prepare({ there: 'behind' })
+  await here`select tracking.create_sink('sink', 'ndjson', from_beginning => true)`
+  await write(here, 'Old')
+  expect(await drain(here, 'sink')).toHaveLength(1)
+  await here`truncate events`
+  const there = await restoreElsewhere(here)
+  await inSubtransaction(there, 'New')
+  await there`select tracking.raise_epoch()`
+  expect(await drain(there, 'sink')).toHaveLength(1)
+})
+
+test('who has written and not committed is given way to, also where that was prepared and forgotten', async () => {
+  await here`select tracking.create_sink('sink', 'ndjson')`
+  await write(here, 'Old')
+  const there = await restoreElsewhere(here)
+  const session = await there.reserve()
+  await session`begin`
+  await insert(session, 'New')
+  expect(await failureOf(there`select tracking.raise_epoch()`)).toMatchObject({ code: '55P03' })
+  await session`prepare transaction 'forgotten'`
+  session.release()
+  expect(await failureOf(there`select tracking.raise_epoch()`)).toMatchObject({ code: '55P03' })
+  await there`commit prepared 'forgotten'`
+  await there`select tracking.raise_epoch()`
+  expect(await there`select event, epoch from events where event in ('Old', 'New') order by epoch`).toEqual([{ event: 'Old', epoch: 1 }, { event: 'New', epoch: 2 }])
+  expect(await drain(there, 'sink')).toHaveLength(2)
+})
+
 test('a log that was never restored is of one generation', async () => {
   expect(await here`select tracking.is_restored() as it`).toEqual([{ it: false }])
   expect(await failureOf(here`select tracking.raise_epoch()`)).toMatchObject({ code: '55000', message: 'log_not_restored' })
@@ -111,7 +166,7 @@ test('a log that was never restored is of one generation', async () => {
 
 test('a log whose rows alone were restored, into chapters applied anew, is noticed by its cursors', async () => {
   await here`select tracking.create_sink('sink', 'ndjson', from_beginning => true)`
-  await burn(here, 30_000)
+  await prepare({ there: 'behind' })
   await write(here, 'Old')
   const before = await drain(here, 'sink')
   await here`select tracking.rewind_sink('sink', now())`
@@ -126,7 +181,7 @@ test('a log whose rows alone were restored, into chapters applied anew, is notic
 test('a reader of the old generation begins with the new one', async () => {
   const [{ at } = { at: null }] = await here`select read_events() -> 'cursor' as at`
   await write(here, 'Old')
-  const there = await restoreElsewhere(here, {})
+  const there = await restoreElsewhere(here)
   await there`select tracking.raise_epoch()`
   await write(there, 'New')
   const [row] = await there`select read_events(${there.json(at)}) as answer`
@@ -140,42 +195,71 @@ function connectTo(url: string): Sql {
   return sql
 }
 
+/** Sees to it that the other cluster is behind, where it is to be so, or to be made level. */
+async function prepare({ there }: Way): Promise<void> {
+  if (there === 'behind' || there === 'level') await burn(here, await next(admin) - await next(here) + 5000)
+}
+
 /** Uses up ids of transactions. */
 async function burn(sql: Sql, count: number): Promise<void> {
+  if (count <= 0) return
   await sql.unsafe(`do $$ begin for n in 1..${count} loop perform pg_current_xact_id(); commit; end loop; end $$`)
 }
 
-// What a dump holds besides the schema; tracking.events_* are under public.events.
-const tables = ['public.events', 'public.build_requests', 'tracking.sinks', 'tracking.cursors', 'tracking.undelivered', 'tracking.log']
+// What a dump holds besides the schema.
+const tables = ['public.events', 'public.build_requests', 'tracking.sinks', 'tracking.cursors', 'tracking.undelivered', 'tracking.expired', 'tracking.log']
 
 /**
- * Restores a dump of the log's tables into a database of the other cluster: the chapters, then the rows, each table in
- * a transaction, or each row in one, as `pg_dump --inserts` would have it.
+ * Restores a dump of the log's tables into a database of the other cluster: the chapters, then the rows.
+ *
+ * @param amid is done there when the log's rows are there, and others are not.
  */
-async function restoreElsewhere(from: Sql, { burnFirst = 0, rowByRow, byChance, keepsLog }: Partial<Way> & { burnFirst?: number, keepsLog?: boolean }): Promise<Sql> {
+async function restoreElsewhere(from: Sql, { there, at, byChance, keepsLog }: Way = {}, amid = async (_: Sql) => {}): Promise<Sql> {
   const name = `restored_${databases++}`
-  const admin = connect(serverUrl, { max: 1 })
   await admin.unsafe(`create database ${name} template template`)
-  await admin.end()
-  const sql = connectTo(inDatabase(serverUrl, name))
-  await burn(sql, burnFirst)
-  const chosen = tables.filter((table) => !keepsLog || table !== 'tracking.log')
-  const restore = connect(inDatabase(serverUrl, name), { max: 1 })
-  await restore`set session_replication_role = replica`
-  await restore.unsafe(`truncate ${chosen.join(', ')} cascade`)
-  if (byChance) await burn(restore, await oldest(from) - await next(restore))
-  for (const table of chosen) {
-    const rows = await from.unsafe<{ row: string }[]>(`select row_to_json(t)::text as row from ${table} as t`)
-    const insert = (tx: Pick<Sql, 'unsafe'>, row: string) => tx.unsafe(`insert into ${table} select * from json_populate_record(null::${table}, $1::text::json)`, [row])
-    if (rowByRow) for (const { row } of rows) await insert(restore, row)
-    else await restore.begin(async (tx) => { for (const { row } of rows) await insert(tx as unknown as Sql, row) })
+  const url = inDatabase(serverUrl, name)
+  const sql = connectTo(url)
+  const restore = connect(url, { max: 16, connection: { session_replication_role: 'replica' } as never })
+  const others = tables.filter((table) => table !== 'public.events' && !(keepsLog && table === 'tracking.log'))
+  await restore.unsafe(`truncate ${['public.events', ...others].join(', ')} cascade`)
+  const old = await from<{ id: number }[]>`select txid::text::float8 as id from events order by txid`
+  const wanted = byChance ? old[0]?.id : there === 'level' ? old[Math.floor(old.length / 2)]?.id : there === 'ahead' ? await next(from) + 5000 : 0
+  await burn(restore, (wanted ?? 0) - await next(restore))
+
+  if (at === 'once') {
+    await restore.begin(async (tx) => { for (const table of ['public.events', ...others]) await copyTable(from, tx as unknown as Sql, table) })
+  } else if (at === 'partitions') {
+    const partitions = await from<{ name: string }[]>`select inhrelid::regclass::text as name from pg_inherits where inhparent = 'public.events'::regclass`
+    await Promise.all(partitions.map((partition) => copyTable(from, restore, partition.name)))
+  } else {
+    await (at === 'rows' ? copyRows : copyTable)(from, restore, 'public.events')
   }
+  await amid(sql)
+  if (at !== 'once') for (const table of others) await (at === 'rows' ? copyRows : copyTable)(from, restore, table)
   await restore.end()
   return sql
 }
 
-const oldest = async (sql: Sql): Promise<number> => (await sql`select txid::text::float8 as id from events order by txid limit 1`)[0]?.id
+/** As `pg_dump` has it. */
+async function copyTable(from: Sql, to: Sql, table: string): Promise<void> {
+  const rows = await (await from.unsafe(`copy (select * from ${table}) to stdout`).readable()).toArray()
+  await pipeline(Readable.from(rows), await to.unsafe(`copy ${table} from stdin`).writable())
+}
+
+/** As `pg_dump --inserts` has it. */
+async function copyRows(from: Sql, to: Sql, table: string): Promise<void> {
+  const rows = await from.unsafe<{ row: string }[]>(`select row_to_json(t)::text as row from ${table} as t`)
+  for (const { row } of rows) await to.unsafe(`insert into ${table} select * from json_populate_record(null::${table}, $1::text::json)`, [row])
+}
+
 const next = async (sql: Sql): Promise<number> => (await sql`select pg_snapshot_xmax(pg_current_snapshot())::text::float8 as id`)[0]?.id
+
+/** Writes an event of a month that has no partition. */
+async function backfill(sql: Sql, name: string): Promise<void> {
+  await sql`
+    insert into events (scope_id, actor_id, occurred_at, event_id, event, source)
+    select ${people.ada}, ${people.ada}, tracking.event_time(i.id), i.id, ${name}, 'service' from tracking.new_event_id('2025-03-05') as i (id)`
+}
 
 async function write(sql: Sql, ...names: string[]): Promise<void> {
   for (const name of names) await insert(sql, name)

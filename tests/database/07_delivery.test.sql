@@ -1,7 +1,7 @@
 -- Chapter 7: what sinks are told of orgs and people, and the mails that events are the occasion for. Cursors and
 -- leases, which need more than one session, are in tests/delivery.test.ts.
 begin;
-select plan(92);
+select plan(98);
 
 -- The day is stopped: what is received, is received now, and windows do not turn over in the middle of a test.
 update tracking.reactions set at_most_every = '36500 days';
@@ -64,6 +64,14 @@ from   (values
   ('service', 'delete from tracking.mail_optouts where preference = ''news'' returning preference', 'news'),
   ('service', 'update tracking.reactions set max_age = ''3 days'' returning name', 'onboarding-step-done')
 ) as t (caller, query, verdict);
+
+
+-- Ids of transactions, of which a row keeps the lower half
+
+select is(tracking.full_xid(t.id::xid, t.near), t.verdict, format('%s near %s is %s', t.id, t.near, t.verdict))
+from   (values
+  ('5', 10::bigint, 5::bigint), ('12', 10, 12), ('4294967290', 4294967300, 4294967290), ('5', 4294967290, 4294967301), ('700', 8589935000, 8589935292), ('4294967295', 12884901888, 12884901887)
+) as t (id, near, verdict);
 
 
 -- Names and addresses
