@@ -260,6 +260,29 @@ end $$;
 comment on function tracking.refuse_restored_log is 'Raises log_restored (55000) where tracking.raise_epoch() is due.';
 revoke execute on function tracking.refuse_restored_log from public;
 
+-- True where the log has had hundreds of events, of whatever shard, since the snapshot that a cursor has seen.
+create function tracking.is_far_behind(cursor tracking.cursors)
+  returns boolean
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set enable_seqscan = off
+  set enable_bitmapscan = off
+  set jit = off
+as $$
+begin
+  return (
+    select count(*)
+    from   (
+      select
+      from   public.events as e
+      where  (e.epoch, e.txid) >= (cursor.epoch, pg_snapshot_xmax(cursor.seen))
+      limit  500
+    ) as n
+  ) = 500;
+end $$;
+comment on function tracking.is_far_behind is 'True where there are hundreds of events that a cursor has not seen.';
+revoke execute on function tracking.is_far_behind from public;
+
 -- Reads a batch: the events in it that the sink wants, as JSON; how many those are, and how many there are in
 -- all; and the place of the last.
 create function tracking.read_batch(
@@ -324,7 +347,8 @@ begin
 
   <<shards>>
   loop
-    -- Looked at first, and locked only where there is something: a lock takes a transaction id, and is written.
+    -- Looked at first, and locked only where there is something: a lock takes a transaction id, and is written. A shard
+    -- that has nothing moves on all the same when others have had much since: looking past it all takes its time.
     select c.* into v_cursor
     from   tracking.cursors as c
     where  c.sink = v_sink.name
@@ -337,10 +361,13 @@ begin
       return null;
     end if;
     v_idle := v_idle || v_cursor.shard;
-    continue when v_cursor.epoch = v_epoch and v_cursor.until is null and not exists (
-      select
-      from   tracking.next_events(
-               v_epoch, v_cursor.seen, tracking.current_snapshot(), v_cursor.position_txid, v_cursor.position_id, 1, v_cursor.shard, v_shards));
+    continue when v_cursor.epoch = v_epoch and v_cursor.until is null
+      and not (v_shards > 1 and tracking.is_far_behind(v_cursor))
+      and not exists (
+        select
+        from   tracking.next_events(
+                 v_epoch, v_cursor.seen, tracking.current_snapshot(),
+                 v_cursor.position_txid, v_cursor.position_id, 1, v_cursor.shard, v_shards));
     select c.* into v_cursor
     from   tracking.cursors as c
     where  (c.sink, c.shard) = (v_sink.name, v_cursor.shard)
@@ -363,6 +390,9 @@ begin
         v_cursor := tracking.move_cursor(v_cursor, v_cursor.epoch, v_cursor.until);
       elsif v_cursor.epoch < v_epoch then
         v_cursor := tracking.move_cursor(v_cursor, (v_cursor.epoch + 1)::smallint, '1:1:');
+      elsif v_shards > 1 then
+        v_cursor := tracking.move_cursor(v_cursor, v_epoch, v_until);
+        exit batches;
       else
         exit batches;
       end if;
@@ -526,7 +556,12 @@ begin
            v_cursor.batch_wanted + v_cursor.batch_others, v_cursor.shard,
            (select count(*)::integer from tracking.cursors as c where c.sink = advance_batch.sink)) as e
   where  (e.txid, e.event_id) <= (advance_batch.txid, advance_batch.event_id);
-  if advance_batch.events not between v_refused and v_cursor.batch_wanted or v_others not between 0 and v_cursor.batch_others then
+  if not coalesce(
+    advance_batch.events between v_refused and v_cursor.batch_wanted
+    and v_others between 0 and v_cursor.batch_others
+    and (advance_batch.txid, advance_batch.event_id) > (v_cursor.position_txid, v_cursor.position_id)
+    and (advance_batch.txid, advance_batch.event_id) <= (v_cursor.batch_txid, v_cursor.batch_id), false)
+  then
     raise invalid_parameter_value using message = 'That is not how the batch begins.';
   end if;
   update tracking.cursors as c
@@ -867,20 +902,7 @@ declare
   v_later    bigint;
   v_oldest   timestamptz;
 begin
-  -- Behind the position; an index has all that is asked for, where it is not about shards.
-  if v_shards = 1 then
-    select count(*) into pending.events
-    from   public.events as e
-    where  e.epoch = (cursor).epoch
-    and    (e.txid, e.event_id) > (v_from, v_after_id);
-  else
-    select count(*) into pending.events
-    from   public.events as e
-    where  e.epoch = (cursor).epoch
-    and    (e.txid, e.event_id) > (v_from, v_after_id)
-    and    tracking.shard_of(e.scope_id, v_shards) = (cursor).shard;
-  end if;
-  -- Of transactions that were under way when one of the snapshots was taken, and of later generations.
+  -- Of transactions that were under way when one of the snapshots was taken.
   select count(*), min(e.received_at) into v_late, v_oldest
   from   public.events as e
   where  e.epoch = (cursor).epoch
@@ -889,20 +911,26 @@ begin
   and    not pg_visible_in_snapshot(e.txid, (cursor).seen)
   and    not (pg_visible_in_snapshot(e.txid, v_until) and (e.txid, e.event_id) <= ((cursor).position_txid, (cursor).position_id))
   and    (v_shards = 1 or tracking.shard_of(e.scope_id, v_shards) = (cursor).shard);
-  select count(*) into v_later
-  from   public.events as e
-  where  e.epoch > (cursor).epoch
-  and    (v_shards = 1 or tracking.shard_of(e.scope_id, v_shards) = (cursor).shard);
-  pending.events := pending.events + v_late + v_later;
-
-  if pending.events > v_late then
+  -- Behind the position, and of later generations; an index has all that is asked for, where it is not about shards.
+  if v_shards = 1 then
+    select count(*) into v_later
+    from   public.events as e
+    where  (e.epoch, e.txid, e.event_id) > ((cursor).epoch, v_from, v_after_id);
+  else
+    select count(*) into v_later
+    from   public.events as e
+    where  (e.epoch, e.txid, e.event_id) > ((cursor).epoch, v_from, v_after_id)
+    and    tracking.shard_of(e.scope_id, v_shards) = (cursor).shard;
+  end if;
+  if v_later > 0 then
     select e.received_at into pending.oldest
     from   public.events as e
-    where  (e.epoch = (cursor).epoch and (e.txid, e.event_id) > (v_from, v_after_id) or e.epoch > (cursor).epoch)
+    where  (e.epoch, e.txid, e.event_id) > ((cursor).epoch, v_from, v_after_id)
     and    (v_shards = 1 or tracking.shard_of(e.scope_id, v_shards) = (cursor).shard)
     order  by e.epoch, e.txid, e.event_id
     limit  1;
   end if;
+  pending.events := v_late + v_later;
   pending.oldest := least(pending.oldest, v_oldest);
 end $$;
 comment on function tracking.pending is 'How many events a cursor has before it, and when the first of them was received.';
@@ -929,7 +957,7 @@ grant execute on function tracking.since_start to service_role;
 create view tracking.sink_lag with (security_invoker = true) as
 select s.name as sink, s.kind, s.enabled,
        sum(p.events)::bigint as pending,
-       greatest(date_part('epoch', clock_timestamp() - min(p.oldest)), 0) as oldest_seconds,
+       case when min(p.oldest) is not null then greatest(date_part('epoch', clock_timestamp() - min(p.oldest)), 0) end as oldest_seconds,
        sum(c.delivered)::bigint as delivered, sum(c.filtered)::bigint as filtered,
        sum(c.undelivered)::bigint as undelivered, sum(c.dropped)::bigint as dropped,
        max(c.failures) as failures, max(c.last_error) as last_error, max(c.retry_at) as retry_at,

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import type { Sql } from 'postgres'
+import type { Sql, TransactionSql } from 'postgres'
 import { orgs, people } from './demo.ts'
 import { createWorld, type World } from './world.ts'
 
@@ -30,6 +30,18 @@ test('a sink gets what is committed after it was made, in batches, each once', a
   await complete(second)
   expect(await lease()).toBeNull()
   expect(await lag()).toEqual({ pending: 0, delivered: 3, filtered: 0, undelivered: 0 })
+})
+
+test('the lag tells how old the oldest event is that waits, and nothing where none does', async () => {
+  await createSink()
+  const age = async () => (await sql<{ age: number | null }[]>`select oldest_seconds as age from tracking.sink_lag`)[0]?.age
+  expect(await age()).toBeNull()
+  await write('First')
+  await sql`select pg_sleep(0.2)`
+  await write('Second')
+  expect(await age()).toBeGreaterThan(0.2)
+  await drain()
+  expect(await age()).toBeNull()
 })
 
 test('a sink made from the beginning gets all there is', async () => {
@@ -176,6 +188,61 @@ test('nothing to do writes nothing', async () => {
   expect(await sql`select xmin::text from tracking.cursors`).toEqual(before)
 })
 
+test('a look that finds nothing takes no transaction id, and reads nothing of the log, however long it is', async () => {
+  await createSink({ fromBeginning: true, shards: 3 })
+  await writeMany(3000)
+  await drain()
+  expect(await lease()).toBeNull()
+  const { rows, xid } = await readsOf((tx) => tx`select tracking.lease_batch('sink', 'test')`)
+  expect({ rows, xid }).toEqual({ rows: 0, xid: null })
+})
+
+test.each([['never looked at it', ''], ['believes that it is empty', 'analyze public.events'], ['knows it well', 'vacuum analyze public.events']])(
+  'a batch of a long log costs what is in it, and no more, where the planner %s', async (_, statement) => {
+    await sql`alter table ${sql(await thisMonth())} set (autovacuum_enabled = off)`
+    if (!statement.startsWith('vacuum')) await sql.unsafe(statement || 'select')
+    await createSink({ fromBeginning: true })
+    await writeMany(20_000)
+    if (statement.startsWith('vacuum')) await sql.unsafe(statement)
+    await complete(await lease(500))
+    const { rows } = await readsOf((tx) => tx`select tracking.lease_batch('sink', 'test', 500)`)
+    expect(rows).toBeLessThanOrEqual(510)
+    await sql`update tracking.cursors set leased_until = now()`
+    await drain(10_000)
+    await sql`vacuum public.events`
+    await write('Last')
+    expect((await readsOf((tx) => tx`select * from tracking.sink_lag`)).rows).toBeLessThanOrEqual(10)
+    expect(await drain()).toEqual(['Last'])
+  })
+
+test('so does a batch of a long transaction that commits late', async () => {
+  await createSink()
+  const late = await openTransaction('Late')
+  await writeMany(5000, [people.bob], late.sql)
+  await write('Early')
+  expect(await drain()).toEqual(['Early'])
+  await late.commit()
+  await complete(await lease(500))
+  expect((await readsOf((tx) => tx`select tracking.lease_batch('sink', 'test', 500)`)).rows).toBeLessThanOrEqual(510)
+})
+
+test('a shard that has nothing does not look through what the others have had, again and again', async () => {
+  await createSink({ fromBeginning: true, shards: 3 })
+  await writeMany(3000, [orgs.acme])
+  await drain(1000)
+  expect(await lease()).toBeNull()
+  await writeMany(400, [orgs.acme])
+  await drain()
+  const { rows, xid } = await readsOf((tx) => tx`select tracking.lease_batch('sink', 'test')`)
+  expect(rows).toBeLessThanOrEqual(2 * 2 * 400) // two shards, each of which counts them and looks at them
+  expect(xid).toBeNull()
+  const late = await openTransaction('Late')
+  await writeMany(600, [orgs.acme])
+  await drain()
+  await late.commit()
+  expect(await drain()).toEqual(['Late'])
+})
+
 test('the books do not balance where an event was lost', async () => {
   await createSink()
   await write('First', 'Second')
@@ -251,6 +318,98 @@ test('the batch behind a leased one can be leased ahead, and is the batch when t
   expect([await complete(ahead), await leaseAhead(behind), await complete(behind)]).toEqual([true, null, true])
   expect(await lag()).toEqual({ pending: 0, delivered: 4, filtered: 0, undelivered: 0 })
   expect(await drain()).toEqual([])
+})
+
+test('a part of a batch counts, and what was leased ahead of it is had again, when the rest fails', async () => {
+  await createSink()
+  await write('First', 'Second', 'Third')
+  const batch = await lease(2)
+  const ahead = await leaseAhead(batch)
+  expect(await advance(batch, 1)).toBe(true)
+  expect(names(await leaseAhead(batch))).toEqual(['Third'])
+  await sql`select tracking.fail_batch('sink', 0, ${batch!.lease}, 'no')`
+  expect([await advance(ahead, 1), await complete(ahead)]).toEqual([false, false])
+  await sql`update tracking.cursors set retry_at = null`
+  expect(await drain(1)).toEqual(['Second', 'Third'])
+  expect(await lag()).toEqual({ pending: 0, delivered: 3, filtered: 0, undelivered: 0 })
+})
+
+test('what is said to be done twice, since the answer was lost, counts once', async () => {
+  await createSink()
+  await write('First', 'Second', 'Third')
+  const batch = await lease()
+  for (let n = 0; n < 2; n++) expect(await advance(batch, 2, [{ event: batch!.events[1], error: '400 no' }])).toBe(true)
+  expect(await lag()).toEqual({ pending: 1, delivered: 1, filtered: 0, undelivered: 1 })
+  expect(await sql`select tries from tracking.undelivered`).toEqual([{ tries: 1 }])
+  await complete(batch)
+  expect(await drain()).toEqual([])
+  expect(await lag()).toEqual({ pending: 0, delivered: 2, filtered: 0, undelivered: 1 })
+})
+
+test('a place that is not in the rest of a batch is refused, and moves nothing', async () => {
+  await createSink()
+  await write('First', 'Second', 'Third', 'Fourth')
+  const batch = await lease(3)
+  const [first, , third] = batch!.events
+  const [fourth] = await sql<Batch['events']>`select txid::text, event_id from events where event = 'Fourth'`
+  await advance(batch, 1)
+  const places = [[2, fourth!], [2, { ...third!, txid: '9000000000' }], [0, { ...first!, txid: '1' }], [3, third!], [null, third!]] as const
+  for (const [events, { txid, event_id }] of places) {
+    await expect(sql`select tracking.advance_batch('sink', 0, ${batch!.lease}, ${events}, ${txid}, ${event_id})`).rejects.toMatchObject({ code: '22023' })
+  }
+  await complete(batch)
+  expect(await drain()).toEqual(['Fourth'])
+  expect(await lag()).toEqual({ pending: 0, delivered: 4, filtered: 0, undelivered: 0 })
+})
+
+test('a batch is lost to whoever had it when the sink is rewound, renamed or made anew, and nothing else is', async () => {
+  await createSink({ fromBeginning: true })
+  await write('First', 'Second')
+  const rewound = await lease(1)
+  const ahead = await leaseAhead(rewound)
+  await sql`select tracking.rewind_sink('sink', '-infinity')`
+  expect([await advance(rewound, 1), await complete(rewound), await complete(ahead), await leaseAhead(rewound)]).toEqual([false, false, false, null])
+  const renamed = await lease(1)
+  await sql`update tracking.sinks set name = 'another'`
+  expect([await complete(renamed), await sql`select sink, pending::int from tracking.sink_lag`]).toEqual([false, [{ sink: 'another', pending: 2 }]])
+  await sql`update tracking.sinks set name = 'sink'`
+  expect(await complete(renamed)).toBe(true)
+  const removed = await lease(1)
+  await sql`delete from tracking.sinks`
+  expect(await complete(removed)).toBe(false)
+  await createSink({ fromBeginning: true })
+  expect([await complete(removed), await drain()]).toEqual([false, ['First', 'Second']])
+})
+
+test('a filter that is changed amid the log holds from there on, and the books balance', async () => {
+  await createSink({ events: ['A *'] })
+  await write('A 1', 'B 1', 'A 2', 'B 2', 'A 3', 'B 3')
+  const batch = await lease(3)
+  const ahead = await leaseAhead(batch, 1)
+  await sql`update tracking.sinks set events = '{B *}'`
+  expect(await sql`select * from tracking.delivery_gaps`).toEqual([])
+  await advance(batch, 1)
+  await complete(batch)
+  await complete(ahead)
+  expect([names(batch), names(ahead), await drain()]).toEqual([['A 1', 'A 2'], [], ['B 3']])
+  expect(await lag()).toEqual({ pending: 0, delivered: 3, filtered: 3, undelivered: 0 })
+})
+
+test('what is undone is never delivered, and what is kept of a transaction is delivered in its place', async () => {
+  await createSink()
+  const session = await openTransaction('Kept')
+  await session.sql`savepoint one`
+  await session.write('Undone')
+  await session.sql`rollback to one`
+  await write('Of another, begun later')
+  await session.sql`savepoint two`
+  await session.write('Kept, too')
+  await session.sql`release two`
+  const undone = await openTransaction('Undone, too')
+  await session.commit()
+  await undone.sql`rollback`
+  undone.sql.release()
+  expect(await drain()).toEqual(['Kept', 'Kept, too', 'Of another, begun later'])
 })
 
 test('a batch that was leased ahead is nobody\'s when the one before it fails, or its lease passes to another', async () => {
@@ -433,6 +592,32 @@ async function writeFor(scope: string, event: string, on: Sql = sql): Promise<vo
     insert into events (scope_id, actor_id, occurred_at, event_id, event, source)
     select ${scope}, ${scope}, tracking.event_time(i.id), i.id, ${event}, 'service' from tracking.new_event_id(clock_timestamp()) as i (id)`
 }
+
+/** Writes events in one transaction, of many scopes in turn. */
+async function writeMany(count: number, scopes = Object.values(people) as string[], on: Sql = sql): Promise<void> {
+  await on`
+    insert into events (scope_id, actor_id, occurred_at, event_id, event, source)
+    select s.scope, s.scope, tracking.event_time(i.id), i.id, 'One of many', 'service'
+    from   generate_series(1, ${count}) as g (n),
+           lateral (select (${scopes}::uuid[])[1 + g.n % ${scopes.length}] as scope) as s,
+           lateral tracking.new_event_id(now() - g.n * interval '1 millisecond') as i (id)`
+}
+
+/** How many rows of the log a statement reads, and the id of the transaction that it takes. */
+async function readsOf(work: (tx: TransactionSql) => Promise<unknown>): Promise<{ rows: number, xid: string | null }> {
+  return await sql.begin(async (tx) => {
+    const look = async () => (await tx<{ rows: number, xid: string | null }[]>`
+      select sum(s.seq_tup_read + coalesce(s.idx_tup_fetch, 0))::int as rows, pg_current_xact_id_if_assigned()::text as xid
+      from   pg_stat_xact_all_tables as s
+      where  s.relid in (select i.inhrelid from pg_inherits as i where i.inhparent = 'public.events'::regclass)`)[0]!
+    const before = await look()
+    await work(tx)
+    const { rows, xid } = await look()
+    return { rows: rows - before.rows, xid }
+  }) as { rows: number, xid: string | null }
+}
+
+const thisMonth = async () => (await sql<{ name: string }[]>`select tracking.partition_of(now() at time zone 'UTC') as name`)[0]!.name
 
 async function openTransaction(event: string) {
   const connection = await sql.reserve()
