@@ -6,24 +6,25 @@ import { drain, type Courier } from '../src/delivery.ts'
 import { openPool } from '../src/pool.ts'
 import { freePort, startPostgres, type PostgresServer } from '../src/postgres.ts'
 import { SinkError, type LoggedEvent } from '../src/sink.ts'
-import { people } from './demo.ts'
 import { startHook, startWorker, until, writeEvents, type Hook, type RunningWorker } from './workers.ts'
 import { createWorld, furnish, inDatabase, temporaryFolder, type World } from './world.ts'
 
-// The classic hole: ids are given out in one order and transactions commit in another. `npm run proof` runs it in full.
-const scale = process.env.ACTORSCOPE_PROOF ? { rounds: 6, longestPauseMs: 5000 } : { rounds: 8, longestPauseMs: 250 }
-const writers = 64
+// The classic hole: ids are given out in one order, and transactions commit in another.
 
-describe('64 writers with pauses in their transactions, a tenth of which is undone', () => {
+const writers = Array.from({ length: 64 }, (_, n) => `64000000-0000-4000-8000-0000000000${String(n).padStart(2, '0')}`)
+const rounds = 4
+const longestPauseMs = 5000
+
+describe('64 writers with pauses of up to 5 s in their transactions, a tenth of which is undone', () => {
   let world: World
   let pool: Sql
-  let table: string[]
+  let log: Row[]
   const got: Record<string, string[]> = {}
 
   beforeAll(async () => {
     world = await createWorld()
     pool = openPool(world.databaseUrl, { max: 12 })
-    const sql = connect(world.databaseUrl, { max: writers })
+    const sql = connect(world.databaseUrl, { max: writers.length })
     await world.sql`select tracking.create_sink('one', 'ndjson')`
     await world.sql`select tracking.create_sink('sharded', 'ndjson', shards => 3)`
     const isOver = { yet: false }
@@ -31,8 +32,8 @@ describe('64 writers with pauses in their transactions, a tenth of which is undo
       consume('one', isOver), consume('one', isOver), consume('sharded', isOver), consume('sharded', isOver), consume('sharded', isOver),
       consumeAfter('event_id', '00000000-0000-0000-0000-000000000000', isOver), consumeAfter('txid', '0', isOver),
     ]
-    await Promise.all(Array.from({ length: writers }, (_, n) => write(sql, n)))
-    table = (await world.sql<{ event_id: string }[]>`select event_id from events`).map(({ event_id }) => event_id).toSorted()
+    await Promise.all(writers.map((writer) => write(sql, writer)))
+    log = [...await world.sql<Row[]>`select event_id as id, scope_id as writer, event::int as round from events order by event_id`]
     isOver.yet = true
     await Promise.all(consumers)
     await sql.end()
@@ -42,30 +43,46 @@ describe('64 writers with pauses in their transactions, a tenth of which is undo
     await world?.close()
   })
 
-  test('did write, and did undo', () => {
-    expect(table.length).toBeGreaterThan(writers * scale.rounds * 0.7)
-    expect(table.length).toBeLessThan(writers * scale.rounds * 2)
+  test('did write, and did undo', async () => {
+    const transactions = writers.length * rounds
+    const kept = new Set(log.map(({ writer, round }) => `${writer} ${round}`)).size
+    expect(kept).toBeGreaterThan(transactions * 0.7)
+    expect(kept).toBeLessThan(transactions)
   })
 
-  test.each(['one', 'sharded'])('what is delivered to the sink %s is what is in the table, each once', async (sink) => {
-    expect(got[sink]!.toSorted()).toEqual(table)
+  test.each(['one', 'sharded'])('what is delivered to the sink %s is what is in the table, each once, and each writer\'s in order', async (sink) => {
+    expectAll(got[sink]!)
     expect(await world.sql`select sum(pending)::int as pending, sum(delivered)::int as delivered from tracking.sink_lag where sink = ${sink}`).toEqual([
-      { pending: 0, delivered: table.length }])
+      { pending: 0, delivered: log.length }])
     expect(await world.sql`select * from tracking.delivery_gaps`).toEqual([])
   })
 
   test.each(['event_id', 'txid'])('a consumer that reads %s > last loses events of it', (column) => {
-    const lost = table.filter((id) => !got[column]!.includes(id))
+    const lost = log.filter(({ id }) => !got[column]!.includes(id))
     expect(lost.length).toBeGreaterThan(0)
+    expect(got[column]!.length).toBe(log.length - lost.length)
+    expect(() => expectAll(got[column]!)).toThrow('to deeply equal')
   })
 
+  type Row = { id: string, writer: string, round: number }
+
+  /** The set delivered is the set in the table; and of one writer, whose transactions do not overlap, the order is theirs. */
+  function expectAll(ids: string[]): void {
+    expect(ids.toSorted()).toEqual(log.map(({ id }) => id))
+    const rows = new Map(log.map((row) => [row.id, row]))
+    for (const writer of writers) {
+      const order = ids.map((id) => rows.get(id)!).filter((row) => row.writer === writer).map(({ round }) => round)
+      expect(order).toEqual(order.toSorted((a, b) => a - b))
+    }
+  }
+
   /** Writes one or two events a transaction, some of which are undone. */
-  async function write(sql: Sql, writer: number): Promise<void> {
-    for (let round = 0; round < scale.rounds; round++) {
+  async function write(sql: Sql, writer: string): Promise<void> {
+    for (let round = 0; round < rounds; round++) {
       await sql.begin(async (tx) => {
-        await writeEvents(tx as unknown as Sql, [`Event ${writer} ${round}`], [Object.values(people)[writer % 5]!])
-        await sleep(Math.random() * scale.longestPauseMs)
-        if (Math.random() < 0.3) await writeEvents(tx as unknown as Sql, [`Event ${writer} ${round} again`])
+        await writeEvents(tx as unknown as Sql, [String(round)], [writer])
+        await sleep(Math.random() ** 3 * longestPauseMs)
+        if (Math.random() < 0.3) await tx.savepoint((sub) => writeEvents(sub as unknown as Sql, [String(round)], [writer]))
         if (Math.random() < 0.1) throw new Error('undone')
       }).catch((error: Error) => {
         if (error.message !== 'undone') throw error
@@ -105,7 +122,7 @@ describe('64 writers with pauses in their transactions, a tenth of which is undo
       ids.push(...rows.map(({ event_id }) => event_id))
       last = rows.at(-1)?.place ?? last
       empty = rows.length === 0 ? empty + 1 : 0
-      await sleep(5)
+      await sleep(20)
     }
   }
 })
@@ -117,8 +134,8 @@ describe('a transaction that does not end', () => {
   let other: Sql
   let hook: Hook
   let worker: RunningWorker
-  let usual: number
   const arrivals = new Map<string, number>()
+  let written = 0
 
   beforeAll(async () => {
     folder = await temporaryFolder()
@@ -132,8 +149,7 @@ describe('a transaction that does not end', () => {
     hook = await startHook((response, { type }) => { arrivals.set(type, performance.now()); response.end('{}') })
     await sql`select tracking.create_sink('hook', 'webhook', ${sql.json({ url: hook.url })})`
     worker = await startWorker({ databaseUrl: url, environment: { ACTORSCOPE_SINK_HOOK_SECRET: 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw' } })
-    await measureLag('Warm up')
-    usual = await measureLag('Usual')
+    await measureLags(10)
   })
   afterAll(async () => {
     await worker?.stop()
@@ -144,48 +160,63 @@ describe('a transaction that does not end', () => {
     await folder?.remove()
   })
 
-  test('in this database delays its own events, and no others', async () => {
+  test('in this database delays its own events, and no others', () => expectNoDelay('Stuck here', async () => {
     const connection = await sql.reserve()
     await connection`begin`
     await writeEvents(connection, ['Stuck here'])
-    expect(await measureLag('Beside it')).toBeLessThan(2 * usual + 100)
-    expect(arrivals.has('Stuck here')).toBe(false)
-    await connection`commit`
-    connection.release()
-    await until(() => arrivals.has('Stuck here'))
-  })
+    return async () => { await connection`commit`; connection.release() }
+  }))
 
-  test('in another database delays none', async () => {
+  test('in another database delays none', () => expectNoDelay(undefined, async () => {
     const connection = await other.reserve()
     await connection`begin`
     await connection`select pg_current_xact_id()`
-    expect(await measureLag('Beside another')).toBeLessThan(2 * usual + 100)
-    await connection`rollback`
-    connection.release()
-  })
+    return async () => { await connection`rollback`; connection.release() }
+  }))
 
-  test('because it was prepared and forgotten delays its own events, and no others', async () => {
+  test('because it was prepared and forgotten delays its own events, and no others', () => expectNoDelay('Forgotten', async () => {
     const connection = await sql.reserve()
     await connection`begin`
     await writeEvents(connection, ['Forgotten'])
     await connection`prepare transaction 'orphan'`
     connection.release()
-    expect(await measureLag('Beside an orphan')).toBeLessThan(2 * usual + 100)
-    expect(arrivals.has('Forgotten')).toBe(false)
-    await sql`commit prepared 'orphan'`
-    await until(() => arrivals.has('Forgotten'))
-    expect(await sql`select * from tracking.delivery_gaps`).toEqual([])
-  })
+    return async () => { await sql`commit prepared 'orphan'` }
+  }))
 
-  /** Writes events one after the other. @returns the median of how long each took to arrive after its commit, in ms. */
-  async function measureLag(name: string): Promise<number> {
+  /**
+   * Expects events to arrive as soon beside a transaction that does not end as without it: the median lag is less than
+   * twice the usual one. Both are measured in turns; and since the machine may be busy for a while, in one of three goes.
+   */
+  async function expectNoDelay(own: string | undefined, begin: () => Promise<() => Promise<void>>): Promise<void> {
+    const ratios: number[] = []
+    do {
+      const [usual, beside]: number[][] = [[], []]
+      for (let turn = 0; turn < 2; turn++) {
+        usual!.push(...await measureLags(8))
+        const end = await begin()
+        beside!.push(...await measureLags(8))
+        if (own) expect(arrivals.has(own)).toBe(false)
+        await end()
+        if (own) await until(() => arrivals.delete(own))
+      }
+      ratios.push(median(beside!) / median(usual!))
+    } while (ratios.at(-1)! >= 2 && ratios.length < 3)
+    expect(Math.min(...ratios)).toBeLessThan(2)
+    expect(await sql`select * from tracking.delivery_gaps`).toEqual([])
+  }
+
+  /** Writes events one after the other. @returns how long each took to arrive after its commit, in ms. */
+  async function measureLags(count: number): Promise<number[]> {
     const lags: number[] = []
-    for (let n = 0; n < 25; n++) {
-      await writeEvents(sql, [`${name} ${n}`])
+    for (let n = 0; n < count; n++) {
+      const name = `Event ${written++}`
+      await writeEvents(sql, [name])
       const committed = performance.now()
-      await until(() => arrivals.has(`${name} ${n}`))
-      lags.push(arrivals.get(`${name} ${n}`)! - committed)
+      await until(() => arrivals.has(name))
+      lags.push(arrivals.get(name)! - committed)
     }
-    return lags.toSorted((a, b) => a - b)[12]!
+    return lags
   }
 })
+
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!
