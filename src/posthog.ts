@@ -115,6 +115,12 @@ function without(properties: Record<string, unknown>, isSuch: (name: string) => 
   return Object.fromEntries(Object.entries(properties).filter(([name]) => !isSuch(name)))
 }
 
+/** Puts properties together. Spreading takes twenty times as long, but knows that `__proto__` is a name like any. */
+function merge(...parts: Record<string, unknown>[]): Record<string, unknown> {
+  const isUsual = parts.every((part) => !Object.hasOwn(part, '__proto__'))
+  return isUsual ? Object.assign({}, ...parts) : parts.reduce((all, part) => ({ ...all, ...part }), {})
+}
+
 const isReserved = (name: string) => reservedProperties.has(name)
 const isPostHogs = (name: string) => name.startsWith('$')
 
@@ -122,20 +128,16 @@ const isPostHogs = (name: string) => name.startsWith('$')
 function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: PostHogOptions): PostHogEvent {
   const tags = without(event.tags, isReserved)
   const traits = setPersonProperties && event.actor_id !== null ? without(tags, isPostHogs) : {}
+  const own: Record<string, unknown> = { channel: event.channel }
+  if (event.description !== null) own.description = event.description
+  if (Object.keys(traits).length > 0) own.$set = traits
+  if (event.org_id !== null) own.$groups = { organization: event.org_id }
   return {
     uuid: event.event_id,
     event: event.event,
     distinct_id: identityOf(event),
     timestamp: isoTime(event.occurred_at),
-    properties: {
-      ...without(event.context, isReserved),
-      ...tags,
-      channel: event.channel,
-      ...event.description === null ? {} : { description: event.description },
-      ...Object.keys(traits).length > 0 ? { $set: traits } : {},
-      ...event.org_id === null ? {} : { $groups: { organization: event.org_id } },
-      ...libraryProperties,
-    },
+    properties: merge(without(event.context, isReserved), tags, own, libraryProperties),
   }
 }
 

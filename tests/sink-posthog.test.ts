@@ -340,6 +340,15 @@ test('tags and context do not pass for what PostHog reads in them', async () => 
   })])
 })
 
+test('a tag that is called __proto__ is a tag like any', async () => {
+  await setUp()
+  const tags = { kept: 1, ['__proto__']: { x: 1 } }
+  await track('ada@acme.test', { event: 'Odd', tags, nonPersonTags: { os: 'linux' } })
+  await deliver(world.sql, 'posthog', { environment })
+  expect(JSON.stringify(captured()[0]!.properties)).toBe(JSON.stringify({
+    os: 'linux', ...tags, channel: 'default', $set: tags, $lib: 'actorscope', $geoip_disable: true }))
+})
+
 test('a 200 that stored nothing is no success', async () => {
   await setUp()
   await track('ada@acme.test', { event: 'First' })
