@@ -38,15 +38,18 @@ create table tracking.sinks (
   constraint name_is_lower_case check (name ~ '^[a-z][a-z0-9_-]{0,62}$'),
   constraint kind_is_known check (kind in ('posthog', 'logsnag', 'bento', 'webhook', 'ndjson')),
   constraint settings_are_an_object check (jsonb_typeof(settings) = 'object'),
-  constraint settings_hold_no_secret check (not settings::text ~* '"[^"]*(secret|token|password|api_?key)[^"]*"\s*:')
+  constraint settings_hold_no_secret check (
+    not settings::text ~* '"[^"]*(secret|token|password|api[_ -]?key|authorization)[^"]*"\s*:')
 );
 comment on table tracking.sinks is 'Where events are delivered to.';
 comment on column tracking.sinks.name is 'Names the sink; secrets are looked up by it, outside this table.';
 comment on column tracking.sinks.kind is 'What speaks to it: posthog, logsnag, bento, webhook or ndjson.';
 comment on column tracking.sinks.settings is 'What that needs to know, such as a host; never a secret.';
-comment on column tracking.sinks.events is 'Names of the events it wants (a * at the end stands for anything); null: all.';
+comment on column tracking.sinks.events is
+  'Names of the events it wants (a * at the end stands for anything); null: all.';
 comment on column tracking.sinks.channels is 'Channels it wants; null: all.';
-comment on column tracking.sinks.orgs is 'Organizations whose events it wants; null: all, and those of no organization.';
+comment on column tracking.sinks.orgs is
+  'Organizations whose events it wants; null: all, and those of no organization.';
 comment on column tracking.sinks.enabled is 'False: nothing is delivered, and all of it waits.';
 alter table tracking.sinks enable row level security;
 grant select, update (settings, events, channels, orgs, enabled), delete on tracking.sinks to service_role;
@@ -105,7 +108,8 @@ comment on column tracking.cursors.start_seen is 'and the snapshot whose transac
 comment on column tracking.cursors.epoch is 'The generation of the log that it reads.';
 comment on column tracking.cursors.seen is 'The snapshot whose transactions it is done with.';
 comment on column tracking.cursors.until is 'The snapshot up to which it reads; null: the next lease takes a new one.';
-comment on column tracking.cursors.position_txid is 'The last event between the two that it is done with: its transaction,';
+comment on column tracking.cursors.position_txid is
+  'The last event between the two that it is done with: its transaction,';
 comment on column tracking.cursors.position_id is 'and its id.';
 comment on column tracking.cursors.lease is 'Names the batch that is under way.';
 comment on column tracking.cursors.worker is 'Who holds the lease, or held it last.';
@@ -115,7 +119,8 @@ comment on column tracking.cursors.batch_txid is 'The last event of the batch: i
 comment on column tracking.cursors.batch_id is 'and its id.';
 comment on column tracking.cursors.batch_wanted is 'Events of the batch that the sink wants.';
 comment on column tracking.cursors.batch_others is 'Events between them that it does not want.';
-comment on column tracking.cursors.ahead_lease is 'The same of the batch after it, which becomes the batch when that is complete: its lease,';
+comment on column tracking.cursors.ahead_lease is
+  'The same of the batch after it, which becomes the batch when that is complete: its lease,';
 comment on column tracking.cursors.ahead_txid is 'its last event''s transaction,';
 comment on column tracking.cursors.ahead_id is 'and id,';
 comment on column tracking.cursors.ahead_wanted is 'its events that the sink wants,';
@@ -125,7 +130,8 @@ comment on column tracking.cursors.retry_at is 'Not to be tried before then.';
 comment on column tracking.cursors.last_error is 'What the last failure said; kept until a batch is complete.';
 comment on column tracking.cursors.delivered is 'Events delivered since the start.';
 comment on column tracking.cursors.filtered is 'Events since the start that the sink does not want.';
-comment on column tracking.cursors.undelivered is 'Events since the start that the sink refused for good, and that wait in tracking.undelivered.';
+comment on column tracking.cursors.undelivered is
+  'Events since the start that the sink refused for good, and that wait in tracking.undelivered.';
 comment on column tracking.cursors.dropped is 'Events since the start that somebody took out of there and gave up.';
 comment on column tracking.cursors.events_a_second is 'How fast the last batch of a hundred or more was delivered.';
 alter table tracking.cursors enable row level security;
@@ -144,7 +150,8 @@ create table tracking.undelivered (
   tries     integer     not null default 1,
   primary key (sink, scope_id, event_id)
 );
-comment on table tracking.undelivered is 'The dead letters of sinks: events that a sink refused for good, whole, until somebody retries or drops them.';
+comment on table tracking.undelivered is
+  'The dead letters of sinks: events that a sink refused for good, whole, until somebody retries or drops them.';
 comment on column tracking.undelivered.sink is 'The sink that refused it.';
 comment on column tracking.undelivered.epoch is 'Its place in the log: the generation,';
 comment on column tracking.undelivered.txid is 'and the transaction.';
@@ -164,7 +171,8 @@ create table tracking.expired (
   primary key (sink, shard)
 );
 comment on table tracking.expired is
-  'How many events since the start of each shard of a sink went with partitions that were dropped: its books still have them.';
+  'How many events since the start of each shard of a sink went with partitions that were dropped: its books still '
+  'have them.';
 alter table tracking.expired enable row level security;
 grant select on tracking.expired to service_role;
 
@@ -188,7 +196,9 @@ begin
       hint = 'One is enough for 20,000 events a second.';
   end if;
   insert into tracking.sinks (name, kind, settings, events, channels, orgs)
-  values (create_sink.name, create_sink.kind, create_sink.settings, create_sink.events, create_sink.channels, create_sink.orgs)
+  values (
+    create_sink.name, create_sink.kind, create_sink.settings,
+    create_sink.events, create_sink.channels, create_sink.orgs)
   returning * into v_sink;
   insert into tracking.cursors (sink, shard, start_epoch, start_seen, epoch, seen)
   select v_sink.name, s.shard, p.epoch, p.seen, p.epoch, p.seen
@@ -199,7 +209,8 @@ begin
   return v_sink;
 end $$;
 comment on function tracking.create_sink is
-  'Makes a sink that starts now, or with the log''s beginning; shards are how many batches of it may be under way at once.';
+  'Makes a sink that starts now, or with the log''s beginning; shards are how many batches of it may be under way at '
+  'once.';
 revoke execute on function tracking.create_sink from public;
 grant execute on function tracking.create_sink to service_role;
 
@@ -239,7 +250,8 @@ begin
       join   tracking.log as l on l.epoch = c.epoch
       where  pg_snapshot_xmax(coalesce(c.until, c.seen)) > pg_snapshot_xmax(pg_current_snapshot()));
 end $$;
-comment on function tracking.is_restored is 'True where the log comes from another cluster, and tracking.raise_epoch() is due.';
+comment on function tracking.is_restored is
+  'True where the log comes from another cluster, and tracking.raise_epoch() is due.';
 revoke execute on function tracking.is_restored from public;
 grant execute on function tracking.is_restored to service_role;
 
@@ -303,7 +315,8 @@ begin
   into   read_batch.events, wanted, total, v_txids, v_ids
   from   (
     select e, v_wants_all or tracking.wants(sink, e.event, e.channel, e.org_id) as is_wanted
-    from   tracking.next_events(cursor.epoch, cursor.seen, read_batch.until, after_txid, after_id, size, cursor.shard, v_shards) as e
+    from   tracking.next_events(
+             cursor.epoch, cursor.seen, read_batch.until, after_txid, after_id, size, cursor.shard, v_shards) as e
     offset 0
   ) as n;
   last_txid := v_txids[total];
@@ -314,9 +327,9 @@ revoke execute on function tracking.read_batch from public;
 
 -- Hands a worker the next batch of a sink, as JSON:
 --   {"sink", "kind", "settings", "shard", "lease", "failures", "more", "events": [rows of public.events, in order]}
--- where more says that there may be another batch behind it; or null where there is nothing to do: all is delivered, leased to others, or waits to be tried again. Of many
--- events that the sink does not want, it passes over some at a time: a batch may have no events, and is to be
--- completed like any other.
+-- where more says that there may be another batch behind it; or null where there is nothing to do: all is delivered,
+-- leased to others, or waits to be tried again. Of many events that the sink does not want, it passes over some at a
+-- time: a batch may have no events, and is to be completed like any other.
 create function tracking.lease_batch(sink text, worker text, size integer default 500, seconds integer default 60)
   returns json
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
@@ -379,21 +392,24 @@ begin
     -- Where a snapshot is read to its end, or a generation of the log, there may be more behind it.
     <<batches>>
     loop
-      v_until := case when v_cursor.epoch = v_epoch then coalesce(v_cursor.until, tracking.current_snapshot()) else v_cursor.until end;
+      v_until := v_cursor.until;
+      if v_until is null and v_cursor.epoch = v_epoch then
+        v_until := tracking.current_snapshot();
+      end if;
       v_batch := tracking.read_batch(v_sink, v_cursor, v_until, v_cursor.position_txid, v_cursor.position_id, size);
       if v_batch.total > 0 then
         exit shards when v_batch.wanted > 0 or v_passed >= 20;
         v_passed := v_passed + 1;
         v_cursor := tracking.move_cursor(
-          v_cursor, v_cursor.epoch, v_cursor.seen, v_until, v_batch.last_txid, v_batch.last_id, passed => v_batch.total);
+          v_cursor, v_cursor.epoch, v_cursor.seen, v_until, v_batch.last_txid, v_batch.last_id, v_batch.total);
       elsif v_cursor.until is not null then
         v_cursor := tracking.move_cursor(v_cursor, v_cursor.epoch, v_cursor.until);
       elsif v_cursor.epoch < v_epoch then
         v_cursor := tracking.move_cursor(v_cursor, (v_cursor.epoch + 1)::smallint, '1:1:');
-      elsif v_shards > 1 then
-        v_cursor := tracking.move_cursor(v_cursor, v_epoch, v_until);
-        exit batches;
       else
+        if v_shards > 1 then
+          v_cursor := tracking.move_cursor(v_cursor, v_epoch, v_until);
+        end if;
         exit batches;
       end if;
     end loop;
@@ -413,7 +429,8 @@ begin
   return tracking.batch_as_json(v_sink, v_cursor, v_cursor.lease, v_batch.events, v_batch.total >= size);
 end $$;
 comment on function tracking.lease_batch is
-  'Leases the next batch of a sink to a worker for so many seconds: {sink, kind, settings, shard, lease, failures, more, events}, or null where there is nothing to do. Errors: 42704 for an unknown sink, log_restored.';
+  'Leases the next batch of a sink to a worker for so many seconds: {sink, kind, settings, shard, lease, failures, '
+  'more, events}, or null where there is nothing to do. Errors: 42704 for an unknown sink, log_restored.';
 revoke execute on function tracking.lease_batch from public;
 grant execute on function tracking.lease_batch to service_role;
 
@@ -455,11 +472,14 @@ begin
   return tracking.batch_as_json(v_sink, v_cursor, v_cursor.ahead_lease, v_batch.events, v_batch.total >= size);
 end $$;
 comment on function tracking.lease_ahead is
-  'Hands a worker the batch after the one it has leased, {sink, kind, settings, shard, lease, failures, more, events}: its lease begins when that one is complete. Null where there is no more, or the lease had passed to somebody else.';
+  'Hands a worker the batch after the one it has leased, {sink, kind, settings, shard, lease, failures, more, '
+  'events}: its lease begins when that one is complete. Null where there is no more, or the lease had passed to '
+  'somebody else.';
 revoke execute on function tracking.lease_ahead from public;
 grant execute on function tracking.lease_ahead to service_role;
 
-create function tracking.batch_as_json(sink tracking.sinks, cursor tracking.cursors, lease uuid, events json, more boolean)
+create function tracking.batch_as_json(
+  sink tracking.sinks, cursor tracking.cursors, lease uuid, events json, more boolean)
   returns json
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -475,7 +495,8 @@ revoke execute on function tracking.batch_as_json from public;
 -- Moves a cursor to where a snapshot begins, or to a position behind that, past events that the sink does not want.
 create function tracking.move_cursor(
   cursor tracking.cursors, epoch smallint, seen pg_snapshot, until pg_snapshot default null,
-  position_txid xid8 default '0', position_id uuid default '00000000-0000-0000-0000-000000000000', passed integer default 0)
+  position_txid xid8 default '0', position_id uuid default '00000000-0000-0000-0000-000000000000',
+  passed integer default 0)
   returns tracking.cursors
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
@@ -483,7 +504,8 @@ as $$
 begin
   update tracking.cursors as c
   set    epoch = move_cursor.epoch, seen = move_cursor.seen, until = move_cursor.until,
-         position_txid = move_cursor.position_txid, position_id = move_cursor.position_id, filtered = c.filtered + passed
+         position_txid = move_cursor.position_txid, position_id = move_cursor.position_id,
+         filtered = c.filtered + passed
   where  (c.sink, c.shard) = (cursor.sink, cursor.shard)
   returning c.* into cursor;
   return cursor;
@@ -579,12 +601,14 @@ begin
   return true;
 end $$;
 comment on function tracking.advance_batch is
-  'Says that so many events at the beginning of a batch were delivered, up to a place, but for the events given, [{event, error}], which are kept. The rest stays leased. False where the lease had passed to somebody else.';
+  'Says that so many events at the beginning of a batch were delivered, up to a place, but for the events given, '
+  '[{event, error}], which are kept. The rest stays leased. False where the lease had passed to somebody else.';
 revoke execute on function tracking.advance_batch from public;
 grant execute on function tracking.advance_batch to service_role;
 
 -- Says that a batch was delivered, but for the events that the sink refused for good: {"event": row, "error": text}
--- each, which are kept. Where the worker has leased ahead, it has that batch now. False where the lease was not the worker's any more: somebody else has the batch now.
+-- each, which are kept. Where the worker has leased ahead, it has that batch now. False where the lease was not the
+-- worker's any more: somebody else has the batch.
 create function tracking.complete_batch(sink text, shard integer, lease uuid, undelivered jsonb default '[]')
   returns boolean
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
@@ -600,13 +624,14 @@ begin
          filtered = c.filtered + c.batch_others,
          undelivered = c.undelivered + v_refused,
          events_a_second = case
-           when c.batch_wanted >= 100 then c.batch_wanted / greatest(date_part('epoch', clock_timestamp() - c.worked_at), 0.001)
-           else c.events_a_second
+           when c.batch_wanted < 100 then c.events_a_second
+           else c.batch_wanted / greatest(date_part('epoch', clock_timestamp() - c.worked_at), 0.001)
          end,
          lease = c.ahead_lease,
          leased_until = case when c.ahead_lease is not null then c.leased_until end,
          worked_at = case when c.ahead_lease is not null then clock_timestamp() else c.worked_at end,
-         (batch_txid, batch_id, batch_wanted, batch_others) = (c.ahead_txid, c.ahead_id, c.ahead_wanted, c.ahead_others),
+         (batch_txid, batch_id, batch_wanted, batch_others) =
+           (c.ahead_txid, c.ahead_id, c.ahead_wanted, c.ahead_others),
          (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null),
          failures = 0, retry_at = null, last_error = null
   where  c.sink = complete_batch.sink
@@ -619,7 +644,8 @@ begin
   return true;
 end $$;
 comment on function tracking.complete_batch is
-  'Ends a lease: the batch is delivered, but for the events given, [{event, error}], which are kept in tracking.undelivered. False where the lease had passed to somebody else.';
+  'Ends a lease: the batch is delivered, but for the events given, [{event, error}], which are kept in '
+  'tracking.undelivered. False where the lease had passed to somebody else.';
 revoke execute on function tracking.complete_batch from public;
 grant execute on function tracking.complete_batch to service_role;
 
@@ -637,11 +663,12 @@ begin
     return;
   end if;
   insert into tracking.undelivered as u (sink, shard, scope_id, event_id, epoch, txid, event, error)
-  select keep_undelivered.sink, keep_undelivered.shard, e.scope_id, e.event_id, e.epoch, e.txid, to_jsonb(e), left(r.error, 1000)
+  select keep_undelivered.sink, keep_undelivered.shard,
+         e.scope_id, e.event_id, e.epoch, e.txid, to_jsonb(e), left(r.error, 1000)
   from   jsonb_to_recordset(events) as r (event jsonb, error text)
+  cross  join lateral jsonb_to_record(r.event) as i (scope_id uuid, event_id uuid)
   join   public.events as e
-  on     (e.scope_id, e.occurred_at, e.event_id) = (
-           (r.event ->> 'scope_id')::uuid, tracking.event_time((r.event ->> 'event_id')::uuid), (r.event ->> 'event_id')::uuid)
+  on     (e.scope_id, e.occurred_at, e.event_id) = (i.scope_id, tracking.event_time(i.event_id), i.event_id)
   on     conflict on constraint undelivered_pkey do update
     set error = excluded.error, failed_at = excluded.failed_at, tries = u.tries + 1;
   get diagnostics v_kept = row_count;
@@ -664,11 +691,13 @@ declare
   v_retry_at timestamptz;
 begin
   update tracking.cursors as c
-  set    lease = null, leased_until = null, (batch_txid, batch_id, batch_wanted, batch_others) = (null, null, null, null),
+  set    lease = null, leased_until = null,
+         (batch_txid, batch_id, batch_wanted, batch_others) = (null, null, null, null),
          (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null),
          failures = c.failures + 1,
          retry_at = clock_timestamp() + greatest(
-           least(fail_batch.retry_after, '1 day'), random() * least(300, 2 ^ least(c.failures, 10)) * interval '1 second'),
+           least(fail_batch.retry_after, '1 day'),
+           random() * least(300, 2 ^ least(c.failures, 10)) * interval '1 second'),
          last_error = left(fail_batch.error, 1000)
   where  c.sink = fail_batch.sink
   and    c.shard = fail_batch.shard
@@ -677,7 +706,8 @@ begin
   return v_retry_at;
 end $$;
 comment on function tracking.fail_batch is
-  'Ends a lease: nothing of the batch counts as delivered. Answers when it may be tried again; null where the lease had passed to somebody else.';
+  'Ends a lease: nothing of the batch counts as delivered. Answers when it may be tried again; null where the lease '
+  'had passed to somebody else.';
 revoke execute on function tracking.fail_batch from public;
 grant execute on function tracking.fail_batch to service_role;
 
@@ -761,7 +791,7 @@ declare
   v_seen  pg_snapshot;
 begin
   perform tracking.refuse_restored_log();
-  lock table tracking.expired in row exclusive mode; -- no partition is dropped meanwhile; waited for with no hand on the log
+  lock table tracking.expired in row exclusive mode; -- no partition is dropped meanwhile; before it looks at the log
   if not exists (select from tracking.sinks as s where s.name = rewind_sink.sink) then
     perform tracking.raise_no_sink(rewind_sink.sink);
   end if;
@@ -780,7 +810,8 @@ begin
   update tracking.cursors as c
   set    start_epoch = s.epoch, start_seen = s.seen,
          epoch = s.epoch, seen = s.seen, until = null, position_txid = default, position_id = default,
-         lease = null, leased_until = null, (batch_txid, batch_id, batch_wanted, batch_others) = (null, null, null, null),
+         lease = null, leased_until = null,
+         (batch_txid, batch_id, batch_wanted, batch_others) = (null, null, null, null),
          (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null),
          failures = 0, retry_at = null, last_error = null, delivered = 0, filtered = 0, undelivered = 0, dropped = 0
   from   (
@@ -824,7 +855,9 @@ begin
     where  d.last_received_at >= rewind_sink."to");
 end $$;
 comment on function tracking.rewind_sink is
-  'Puts a sink back to a time: events received since are delivered again, with the same ids and times, and it counts from there. Answers how many events, at most, were received since and cannot be, because tracking.drop_partitions took them. Errors: 42704 for an unknown sink, log_restored.';
+  'Puts a sink back to a time: events received since are delivered again, with the same ids and times, and it counts '
+  'from there. Answers how many events, at most, were received since and cannot be, because tracking.drop_partitions '
+  'took them. Errors: 42704 for an unknown sink, log_restored.';
 revoke execute on function tracking.rewind_sink from public;
 grant execute on function tracking.rewind_sink to service_role;
 
@@ -876,7 +909,8 @@ begin
   return v_settled;
 end $$;
 comment on function tracking.settle_undelivered is
-  'Says that undelivered events, [{scope_id, event_id, error}], were delivered after all, dropped, or refused again. Answers how many there were.';
+  'Says that undelivered events, [{scope_id, event_id, error}], were delivered after all, dropped, or refused again. '
+  'Answers how many there were.';
 revoke execute on function tracking.settle_undelivered from public;
 grant execute on function tracking.settle_undelivered to service_role;
 
@@ -909,7 +943,8 @@ begin
   and    e.txid = any (array(select pg_snapshot_xip((cursor).seen) union select pg_snapshot_xip(v_until)))
   and    (e.txid, e.event_id) <= (v_from, v_after_id)
   and    not pg_visible_in_snapshot(e.txid, (cursor).seen)
-  and    not (pg_visible_in_snapshot(e.txid, v_until) and (e.txid, e.event_id) <= ((cursor).position_txid, (cursor).position_id))
+  and    not (pg_visible_in_snapshot(e.txid, v_until)
+              and (e.txid, e.event_id) <= ((cursor).position_txid, (cursor).position_id))
   and    (v_shards = 1 or tracking.shard_of(e.scope_id, v_shards) = (cursor).shard);
   -- Behind the position, and of later generations; an index has all that is asked for, where it is not about shards.
   if v_shards = 1 then
@@ -933,7 +968,8 @@ begin
   pending.events := v_late + v_later;
   pending.oldest := least(pending.oldest, v_oldest);
 end $$;
-comment on function tracking.pending is 'How many events a cursor has before it, and when the first of them was received.';
+comment on function tracking.pending is
+  'How many events a cursor has before it, and when the first of them was received.';
 revoke execute on function tracking.pending from public;
 grant execute on function tracking.pending to service_role;
 
@@ -957,7 +993,7 @@ grant execute on function tracking.since_start to service_role;
 create view tracking.sink_lag with (security_invoker = true) as
 select s.name as sink, s.kind, s.enabled,
        sum(p.events)::bigint as pending,
-       case when min(p.oldest) is not null then greatest(date_part('epoch', clock_timestamp() - min(p.oldest)), 0) end as oldest_seconds,
+       date_part('epoch', clock_timestamp() - min(p.oldest)) as oldest_seconds,
        sum(c.delivered)::bigint as delivered, sum(c.filtered)::bigint as filtered,
        sum(c.undelivered)::bigint as undelivered, sum(c.dropped)::bigint as dropped,
        max(c.failures) as failures, max(c.last_error) as last_error, max(c.retry_at) as retry_at,
@@ -967,13 +1003,16 @@ join   tracking.cursors as c on c.sink = s.name
 cross  join lateral tracking.pending(c) as p
 group  by s.name;
 comment on view tracking.sink_lag is
-  'Each sink: events pending, the age of the oldest in seconds (null when it has caught up), delivered, filtered, undelivered and dropped since its start, failures in a row, the last error, when it is tried again, and how fast its last large batches were.';
+  'Each sink: events pending, the age of the oldest in seconds (null when it has caught up), delivered, filtered, '
+  'undelivered and dropped since its start, failures in a row, the last error, when it is tried again, and how fast '
+  'its last large batches were.';
 grant select on tracking.sink_lag to service_role;
 
 -- What would be lost. A sink's events since its start, those that the log has and those that expired, are delivered,
 -- filtered, undelivered, dropped or pending; and those that are undelivered are kept.
 create view tracking.delivery_gaps with (security_invoker = true) as
-select c.sink, c.shard, a.events, x.expired, c.delivered, c.filtered, c.undelivered, k.kept, c.dropped, p.events as pending
+select c.sink, c.shard, a.events, x.expired,
+       c.delivered, c.filtered, c.undelivered, k.kept, c.dropped, p.events as pending
 from   tracking.cursors as c
 cross  join lateral tracking.pending(c) as p
 cross  join lateral tracking.since_start(c) as a
@@ -990,7 +1029,8 @@ cross  join lateral (
 ) as k
 where  a.events + x.expired <> c.delivered + c.filtered + c.undelivered + c.dropped + p.events
 or     k.kept <> c.undelivered;
-comment on view tracking.delivery_gaps is 'Shards of sinks whose books do not balance: empty as long as nothing is lost.';
+comment on view tracking.delivery_gaps is
+  'Shards of sinks whose books do not balance: empty as long as nothing is lost.';
 grant select on tracking.delivery_gaps to service_role;
 
 
@@ -1045,7 +1085,8 @@ begin
     ) as w
   ),
   began as materialized (
-    select least(tracking.full_xid(l.xmin, v_now), (select min(w.writer) from writers as w)) as txid from tracking.log as l
+    select least(tracking.full_xid(l.xmin, v_now), (select min(w.writer) from writers as w)) as txid
+    from   tracking.log as l
   )
   update public.events as e
   set    epoch = v_old + 1
@@ -1059,16 +1100,22 @@ begin
   update tracking.log as l set epoch = v_old + 1;
   update tracking.log as l set written_by = l.xmin;
   execute format('alter table public.events alter column epoch set default %s', v_old + 1);
-  v_policy := pg_get_expr(p.polwithcheck, p.polrelid) from pg_policy as p where p.polrelid = 'public.events'::regclass and p.polcmd = 'a';
+  select pg_get_expr(p.polwithcheck, p.polrelid) into v_policy
+  from   pg_policy as p
+  where  p.polrelid = 'public.events'::regclass
+  and    p.polcmd = 'a';
   if strpos(coalesce(v_policy, ''), format('(epoch = %s)', v_old)) = 0 then
-    raise object_not_in_prerequisite_state using message = 'The policy by which people write events does not name the epoch.';
+    raise object_not_in_prerequisite_state using
+      message = 'The policy by which people write events does not name the epoch.';
   end if;
-  execute format('alter policy "people write events as themselves, for what they may read" on public.events with check (%s)',
+  execute format(
+    'alter policy "people write events as themselves, for what they may read" on public.events with check (%s)',
     replace(v_policy, format('(epoch = %s)', v_old), format('(epoch = %s)', v_old + 1)));
   return v_old + 1;
 end $$;
 comment on function tracking.raise_epoch is
-  'Run once after a dump was restored into another cluster: sinks finish what the dump brought, and go on with what is written here. Errors: log_not_restored, 55P03 where somebody is in the way.';
+  'Run once after a dump was restored into another cluster: sinks finish what the dump brought, and go on with what '
+  'is written here. Errors: log_not_restored, 55P03 where somebody is in the way.';
 revoke execute on function tracking.raise_epoch from public;
 
 
@@ -1084,7 +1131,8 @@ create table tracking.jobs (
   ended_at   timestamptz,
   last_error text
 );
-comment on table tracking.jobs is 'What workers do on a schedule: make partitions, reconcile builds, retry dead letters.';
+comment on table tracking.jobs is
+  'What workers do on a schedule: make partitions, reconcile builds, retry dead letters.';
 comment on column tracking.jobs.due_at is 'When it is to be done next.';
 comment on column tracking.jobs.worker is 'Who does it, or did it last.';
 comment on column tracking.jobs.held_until is 'Nobody else does it before then; null: nobody is at it.';
@@ -1115,7 +1163,8 @@ begin
     and   coalesce(j.held_until <= clock_timestamp(), true);
   return found;
 end $$;
-comment on function tracking.take_job is 'Gives a job to a worker for so many seconds at most: false where it is not due, or somebody is at it.';
+comment on function tracking.take_job is
+  'Gives a job to a worker for so many seconds at most: false where it is not due, or somebody is at it.';
 revoke execute on function tracking.take_job from public;
 grant execute on function tracking.take_job to service_role;
 
@@ -1127,339 +1176,19 @@ create function tracking.end_job(name text, worker text, again_in interval, erro
 as $$
 begin
   update tracking.jobs as j
-  set    due_at = clock_timestamp() + again_in, held_until = null, ended_at = clock_timestamp(), last_error = left(end_job.error, 1000)
+  set    due_at = clock_timestamp() + again_in,
+         held_until = null,
+         ended_at = clock_timestamp(),
+         last_error = left(end_job.error, 1000)
   where  j.name = end_job.name
   and    j.worker = end_job.worker
   and    j.held_until is not null;
   return found;
 end $$;
-comment on function tracking.end_job is 'Says that a job is done, or what went wrong, and when it is due again. False where it had passed to somebody else.';
+comment on function tracking.end_job is
+  'Says that a job is done, or what went wrong, and when it is due again. False where it had passed to somebody else.';
 revoke execute on function tracking.end_job from public;
 grant execute on function tracking.end_job to service_role;
-
-
--- Names and addresses -------------------------------------------------------------------------------
--- The seam again: what sinks tell of orgs, apps and people besides their ids. Replace these functions to take
--- it from elsewhere. They are for the service role alone, and security definer, since it may not read what they do.
-
-create function org.name(org_id uuid)
-  returns text
-  language plpgsql stable security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (select o.name from public.orgs as o where o.id = name.org_id);
-end $$;
-comment on function org.name is 'What the organization is called, or null where there is no such one.';
-
-create function app.name(app_id text)
-  returns text
-  language plpgsql stable security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (select a.name from public.apps as a where a.app_id = name.app_id);
-end $$;
-comment on function app.name is 'What the app is called, or null where there is no such one.';
-
--- Where a person reads mail. Supabase's Auth knows; a database without it knows nobody.
-create function tracking.email(actor_id uuid)
-  returns text
-  language plpgsql stable security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  if to_regclass('auth.users') is null then
-    return null;
-  end if;
-  return (
-    select nullif(u.email, '')
-    from   auth.users as u
-    where  u.id = email.actor_id
-    and    u.deleted_at is null
-  );
-end $$;
-comment on function tracking.email is 'The person''s address for mail; null where there is none, or no such person.';
-
--- Who gets an organization's mail: people, not API keys.
-create function org.admins(org_id uuid)
-  returns table (actor_id uuid, email text)
-  language plpgsql stable security definer
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-    select a.person, a.address
-    from   (
-      select m.person, tracking.email(m.person) as address
-      from   (
-        select distinct b.principal_id as person
-        from   tracking.role_bindings as b
-        join   tracking.role_permissions as p using (role)
-        where  b.org_id = admins.org_id
-        and    p.permission = 'org.manage'
-      ) as m
-    ) as a
-    where  a.address is not null
-    order  by a.person;
-end $$;
-comment on function org.admins is 'The people who manage the organization and have an address for mail.';
-
-revoke execute on function org.name, app.name, tracking.email, org.admins from public;
-grant execute on function org.name, app.name, tracking.email, org.admins to service_role;
-
-
--- Groups --------------------------------------------------------------------------------------------
--- PostHog knows an org's name only from an event of its own, $groupidentify. It goes ahead of the org's first
--- event in a sink, and of the next one after the name changed. Which event that is, is kept: sent again, that
--- event takes the same announcement along, whatever worker sends it, and in whatever batch.
-
-create table tracking.announced_orgs (
-  sink        text        not null references tracking.sinks (name) on update cascade on delete cascade,
-  org_id      uuid        not null,
-  name        text        not null,
-  event_id    uuid        not null,
-  occurred_at timestamptz not null,
-  sent_at     timestamptz,
-  primary key (sink, org_id)
-);
-comment on table tracking.announced_orgs is 'The name under which each sink knows each organization.';
-comment on column tracking.announced_orgs.name is 'The name that was announced.';
-comment on column tracking.announced_orgs.event_id is 'The event that the announcement goes ahead of,';
-comment on column tracking.announced_orgs.occurred_at is 'and its time, which is the announcement''s.';
-comment on column tracking.announced_orgs.sent_at is 'When the sink first took it; null: not yet.';
-alter table tracking.announced_orgs enable row level security;
-grant select on tracking.announced_orgs to service_role;
-
--- Says which orgs to announce, and ahead of which event, given the events of a batch in order. An announcement
--- that no sink took, because its event was refused, moves on to the org's next event.
-create function tracking.announce_orgs(sink text, org_ids uuid[], event_ids uuid[], occurred_at timestamptz[])
-  returns table (org_id uuid, name text, event_id uuid, announced_at timestamptz, announcement_id uuid)
-  language plpgsql volatile security definer -- the service role may run it, and announces nothing by hand
-  set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-begin
-  return query
-    with firsts as materialized (
-      select f.org_id, f.event_id, f.occurred_at, f.event_ids, org.name(f.org_id) as name
-      from   (
-        select s.org_id, (array_agg(s.event_id order by s.n))[1] as event_id, (array_agg(s.occurred_at order by s.n))[1] as occurred_at,
-               array_agg(s.event_id) as event_ids
-        from   unnest(org_ids, event_ids, announce_orgs.occurred_at) with ordinality as s (org_id, event_id, occurred_at, n)
-        group  by s.org_id
-      ) as f
-    ),
-    known as materialized (
-      select a.* from tracking.announced_orgs as a where a.sink = announce_orgs.sink and a.org_id = any (org_ids)
-    ),
-    changed as (
-      insert into tracking.announced_orgs as a (sink, org_id, name, event_id, occurred_at)
-      select announce_orgs.sink, f.org_id, f.name, f.event_id, f.occurred_at
-      from   firsts as f
-      left   join known as k using (org_id)
-      where  f.name is not null
-      and    (k.name is distinct from f.name or k.sent_at is null and k.event_id <> all (f.event_ids))
-      on     conflict on constraint announced_orgs_pkey do update
-        set (name, event_id, occurred_at, sent_at) = (excluded.name, excluded.event_id, excluded.occurred_at, null)
-      returning a.*
-    )
-    select d.org_id, d.name, d.event_id, d.occurred_at,
-           tracking.derived_event_id(format('$groupidentify %s %s', d.event_id, d.name), d.occurred_at)
-    from   (
-      select c.* from changed as c
-      union all
-      select k.* from known as k where k.org_id not in (select c.org_id from changed as c)
-    ) as d
-    join   firsts as f using (org_id)
-    where  d.event_id = any (f.event_ids);
-end $$;
-comment on function tracking.announce_orgs is
-  'The organizations to announce with a batch: each with its name, the event to send it ahead of, and the time and id of the announcement, which are the same whenever that event is sent.';
-revoke execute on function tracking.announce_orgs from public;
-grant execute on function tracking.announce_orgs to service_role;
-
--- Says that a sink took announcements.
-create function tracking.confirm_orgs(sink text, org_ids uuid[])
-  returns void
-  language plpgsql volatile security definer -- the service role may run it, and announces nothing by hand
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update tracking.announced_orgs as a
-  set    sent_at = clock_timestamp()
-  where  a.sink = confirm_orgs.sink
-  and    a.org_id = any (confirm_orgs.org_ids)
-  and    a.sent_at is null;
-end $$;
-comment on function tracking.confirm_orgs is 'Notes that a sink took the announcements of these organizations.';
-revoke execute on function tracking.confirm_orgs from public;
-grant execute on function tracking.confirm_orgs to service_role;
-
-
--- Reactions -----------------------------------------------------------------------------------------
--- An event may be the occasion for a mail to the admins of its org. Which mail, and how often at most, is a row
--- of tracking.reactions. The event must have a verified org and an app: the org is the row's org_id, which the
--- database itself verified, and never anything that a payload says.
---
--- A mail is due once for an app and a window of time. The first event to ask for it claims it, with the people
--- who are to get it; whoever sends that event again, sends the mail to those who have not got it yet, and nobody
--- else. So a retry gives the same mails, and a replay none. The window is of the time when events were received,
--- which clients have no hand in.
-
-create table tracking.reactions (
-  name          text     primary key,
-  event         text     not null,
-  channel       text,
-  tags          jsonb    not null default '{}',
-  mail          text     not null,
-  preference    text     not null,
-  details       text[]   not null default '{}',
-  at_most_every interval not null default '1 minute',
-  max_age       interval not null default '3 days',
-  enabled       boolean  not null default true,
-  constraint tags_are_an_object check (jsonb_typeof(tags) = 'object'),
-  constraint window_is_fixed check (at_most_every >= '1 second' and date_part('year', at_most_every) = 0 and date_part('month', at_most_every) = 0),
-  constraint max_age_is_positive check (max_age > '0')
-);
-comment on table tracking.reactions is 'Mails to the admins of an organization that an event is the occasion for: a row each.';
-comment on column tracking.reactions.event is 'The name of the event.';
-comment on column tracking.reactions.channel is 'Its channel; null: any.';
-comment on column tracking.reactions.tags is 'What its tags must contain, such as {"step": "done"}.';
-comment on column tracking.reactions.mail is 'The mail: what the vendor calls the type of its event.';
-comment on column tracking.reactions.preference is 'The kind of mail that people may turn off, in tracking.mail_optouts.';
-comment on column tracking.reactions.details is 'Tags of the event that the mail is told, besides org_id, org_name, app_id and app_name.';
-comment on column tracking.reactions.at_most_every is 'The window: one mail an app in each. They are counted from the epoch on.';
-comment on column tracking.reactions.max_age is 'An event that is older by the time it is sent is the occasion for no mail.';
-comment on column tracking.reactions.enabled is 'False: no mail.';
-alter table tracking.reactions enable row level security;
-grant select, insert, update, delete on tracking.reactions to service_role;
-
-create table tracking.mail_optouts (
-  actor_id   uuid        not null,
-  preference text        not null,
-  since      timestamptz not null default now(),
-  primary key (actor_id, preference)
-);
-comment on table tracking.mail_optouts is 'Which kinds of mail people have turned off.';
-comment on column tracking.mail_optouts.preference is 'As in tracking.reactions.';
-comment on column tracking.mail_optouts.since is 'When they did.';
-alter table tracking.mail_optouts enable row level security;
-grant select, insert, delete on tracking.mail_optouts to service_role;
-
-create table tracking.mail_claims (
-  reaction     text        not null references tracking.reactions (name) on update cascade on delete cascade,
-  app_id       text        not null,
-  window_start timestamptz not null,
-  sink         text        not null,
-  scope_id     uuid        not null,
-  event_id     uuid        not null,
-  due          uuid[]      not null,
-  primary key (reaction, app_id, window_start)
-);
-comment on table tracking.mail_claims is 'Which event is the occasion for the mail of an app and a window, and who has still to get it.';
-comment on column tracking.mail_claims.window_start is 'When the window begins.';
-comment on column tracking.mail_claims.sink is 'The sink that sends it,';
-comment on column tracking.mail_claims.event_id is 'with this event.';
-comment on column tracking.mail_claims.due is 'People who have not got it.';
-alter table tracking.mail_claims enable row level security;
-grant select on tracking.mail_claims to service_role;
-
--- The events among these that are the occasion for a mail, in order, each with the window that it falls in.
-create function tracking.mail_occasions(events jsonb)
-  returns table (n bigint, reaction tracking.reactions, event public.events, window_start timestamptz)
-  language plpgsql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return query
-    select t.n, r, e, date_bin(r.at_most_every, e.received_at, 'epoch')
-    from   jsonb_array_elements(events) with ordinality as t (event, n)
-    cross  join lateral jsonb_populate_record(null::public.events, t.event) as e
-    join   tracking.reactions as r on r.event = e.event
-    where  r.enabled
-    and    e.app_id is not null -- and so, as the log has it, an org
-    and    (r.channel is null or r.channel = e.channel)
-    and    e.tags @> r.tags;
-end $$;
-comment on function tracking.mail_occasions is 'The events that are the occasion for a mail: the place of each, its reaction, the event, and the window it falls in.';
-revoke execute on function tracking.mail_occasions from public;
-
--- Says which mails go out with a batch of events, given as rows of public.events in order: those of windows
--- that these events claim now, and what is left of those that they claimed before.
-create function tracking.mails_due(sink text, events jsonb)
-  returns table (reaction text, scope_id uuid, event_id uuid, actor_id uuid, email text, mail text, details jsonb)
-  language plpgsql volatile security definer -- the service role may run it, and claims nothing by hand
-  set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-begin
-  -- What nobody can claim any more is forgotten.
-  delete from tracking.mail_claims as c
-  using  tracking.mail_occasions(events) as o
-  where  c.reaction = (o.reaction).name
-  and    c.app_id = (o.event).app_id
-  and    c.window_start < now() - (o.reaction).max_age - (o.reaction).at_most_every
-  and    c.due = '{}';
-
-  insert into tracking.mail_claims (reaction, app_id, window_start, sink, scope_id, event_id, due)
-  select f.reaction, f.app_id, f.window_start, mails_due.sink, f.scope_id, f.event_id, array(
-           select a.actor_id
-           from   org.admins(f.org_id) as a
-           where  not exists (select from tracking.mail_optouts as x where x.actor_id = a.actor_id and x.preference = f.preference))
-  from   (
-    select distinct on ((o.reaction).name, (o.event).app_id, o.window_start)
-           (o.reaction).name as reaction, (o.reaction).preference, o.window_start, (o.event).*
-    from   tracking.mail_occasions(events) as o
-    where  least((o.event).occurred_at, (o.event).received_at) > now() - (o.reaction).max_age
-    order  by (o.reaction).name, (o.event).app_id, o.window_start, o.n
-  ) as f
-  on     conflict do nothing;
-
-  return query
-    select c.reaction, c.scope_id, c.event_id, a.actor_id, a.email, (o.reaction).mail,
-           coalesce((select jsonb_object_agg(t.key, t.value) from jsonb_each((o.event).tags) as t where t.key = any ((o.reaction).details)), '{}')
-           || jsonb_build_object(
-                'org_id', (o.event).org_id, 'org_name', org.name((o.event).org_id),
-                'app_id', (o.event).app_id, 'app_name', coalesce(app.name((o.event).app_id), (o.event).app_id))
-    from   tracking.mail_occasions(events) as o
-    join   tracking.mail_claims as c
-    on     (c.reaction, c.app_id, c.window_start) = ((o.reaction).name, (o.event).app_id, o.window_start)
-    and    (c.sink, c.scope_id, c.event_id) = (mails_due.sink, (o.event).scope_id, (o.event).event_id)
-    cross  join lateral org.admins((o.event).org_id) as a
-    where  a.actor_id = any (c.due)
-    and    not exists (select from tracking.mail_optouts as x where x.actor_id = a.actor_id and x.preference = (o.reaction).preference)
-    order  by o.n, c.reaction, a.actor_id;
-end $$;
-comment on function tracking.mails_due is
-  'The mails that go out with a batch of events, for a sink: the reaction, the event, the person and their address, the type of the mail and what it is told.';
-revoke execute on function tracking.mails_due from public;
-grant execute on function tracking.mails_due to service_role;
-
--- Says that mails were taken: [{"reaction", "scope_id", "event_id", "actor_id"}]. They are due no more.
-create function tracking.mails_sent(sink text, mails jsonb)
-  returns void
-  language plpgsql volatile security definer -- the service role may run it, and claims nothing by hand
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  update tracking.mail_claims as c
-  set    due = array(select d.actor_id from unnest(c.due) as d (actor_id) where d.actor_id <> all (s.actor_ids))
-  from   (
-    select m.reaction, m.scope_id, m.event_id, array_agg(m.actor_id) as actor_ids
-    from   jsonb_to_recordset(mails_sent.mails) as m (reaction text, scope_id uuid, event_id uuid, actor_id uuid)
-    group  by 1, 2, 3
-  ) as s
-  where  (c.reaction, c.scope_id, c.event_id) = (s.reaction, s.scope_id, s.event_id)
-  and    c.sink = mails_sent.sink;
-end $$;
-comment on function tracking.mails_sent is 'Notes that mails were taken: nobody gets them again.';
-revoke execute on function tracking.mails_sent from public;
-grant execute on function tracking.mails_sent to service_role;
-
--- Somebody went through the onboarding of an app.
-insert into tracking.reactions (name, event, mail, preference)
-values ('onboarding-step-done', 'onboarding-step-done', 'app:updated', 'onboarding');
 
 -- migrate:down
 -- Chapters are not undone: drop the schemas instead.

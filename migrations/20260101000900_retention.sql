@@ -43,7 +43,8 @@ begin
   return v_made;
 end $$;
 comment on function tracking.make_partitions is
-  'Makes the monthly partitions up to months_ahead from now, and those that rows in the default partition call for. Answers how many it made. Errors: 55P03 where somebody is in the way, log_restored.';
+  'Makes the monthly partitions up to months_ahead from now, and those that rows in the default partition call for. '
+  'Answers how many it made. Errors: 55P03 where somebody is in the way, log_restored.';
 revoke execute on function tracking.make_partitions from public;
 grant execute on function tracking.make_partitions to service_role;
 
@@ -54,7 +55,8 @@ create function tracking.partition_of(month timestamp)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return format('tracking.events_%s_%s', lpad(date_part('year', month)::text, 4, '0'), lpad(date_part('month', month)::text, 2, '0'));
+  return format('tracking.events_%s_%s',
+    lpad(date_part('year', month)::text, 4, '0'), lpad(date_part('month', month)::text, 2, '0'));
 end $$;
 comment on function tracking.partition_of is 'The name of the partition that holds a month, in UTC.';
 revoke execute on function tracking.partition_of from public;
@@ -82,7 +84,8 @@ begin
      insert into %s select * from moved', v_from, v_to, v_name);
   execute format('alter table public.events attach partition %s for values from (%L) to (%L)', v_name, v_from, v_to);
 end $$;
-comment on function tracking.make_partition is 'Makes the partition of a month, with the rows that wait for it in the default partition.';
+comment on function tracking.make_partition is
+  'Makes the partition of a month, with the rows that wait for it in the default partition.';
 revoke execute on function tracking.make_partition from public;
 
 create view tracking.partition_report with (security_invoker = true) as
@@ -93,7 +96,8 @@ create view tracking.partition_report with (security_invoker = true) as
   from   tracking.events_default as d
   group  by 1;
 comment on view tracking.partition_report is
-  'Months whose events lie in the default partition: empty as long as partitions are made in time. tracking.make_partitions() clears it.';
+  'Months whose events lie in the default partition: empty as long as partitions are made in time. '
+  'tracking.make_partitions() clears it.';
 grant select on tracking.partition_report, tracking.events_default to service_role;
 
 
@@ -109,10 +113,12 @@ create table tracking.dropped_partitions (
   dropped_at       timestamptz not null default clock_timestamp(),
   primary key (partition, dropped_at)
 );
-comment on table tracking.dropped_partitions is 'What tracking.drop_partitions() took out of the log: no replay brings it back.';
+comment on table tracking.dropped_partitions is
+  'What tracking.drop_partitions() took out of the log: no replay brings it back.';
 comment on column tracking.dropped_partitions.since is 'Its events happened from then on,';
 comment on column tracking.dropped_partitions.until is 'and before then.';
-comment on column tracking.dropped_partitions.last_received_at is 'When the last of them was received; null: there were none.';
+comment on column tracking.dropped_partitions.last_received_at is
+  'When the last of them was received; null: there were none.';
 alter table tracking.dropped_partitions enable row level security;
 grant select on tracking.dropped_partitions to service_role;
 
@@ -143,7 +149,8 @@ begin
       hint = 'Keep a year and a month with tracking.drop_partitions(''13 months'').';
   elsif current_setting('transaction_isolation') <> 'read committed' then
     raise active_sql_transaction using
-      message = 'Partitions are dropped in a transaction that is read committed: another does not see what was written last.';
+      message = 'Partitions are dropped in a transaction that is read committed.',
+      detail = 'Another does not see what was written last.';
   end if;
   perform tracking.refuse_restored_log();
   lock table tracking.expired in share row exclusive mode; -- no sink is made or rewound meanwhile
@@ -156,7 +163,8 @@ begin
   loop
     v_sinks := array_to_string(tracking.sinks_amid(v_old.partition), ', ');
     if v_sinks <> '' then
-      return query select v_old.partition::text, false, null::bigint, format('These sinks are not done with it: %s.', v_sinks);
+      return query
+        select v_old.partition::text, false, null::bigint, format('These sinks are not done with it: %s.', v_sinks);
     else
       v_ready := v_ready || tracking.count_partition(v_old.partition);
     end if;
@@ -168,7 +176,8 @@ begin
   lock table only public.events in access exclusive mode;
   for v_old in
     select p.partition, p.since, p.until, r.events, r.last_received_at, r.books
-    from   jsonb_to_recordset(v_ready) as r (partition regclass, events bigint, last_received_at timestamptz, books jsonb)
+    from   jsonb_to_recordset(v_ready)
+             as r (partition regclass, events bigint, last_received_at timestamptz, books jsonb)
     join   tracking.partitions() as p using (partition)
     order  by p.since
   loop
@@ -188,7 +197,9 @@ begin
   end loop;
 end $$;
 comment on function tracking.drop_partitions is
-  'Drops the partitions that are wholly older than a span of time, such as ''13 months'', once every sink is done with them. Answers for each of those partitions whether it was dropped, how many events went with it, and why it was not. Errors: 55P03 where somebody is in the way, log_restored.';
+  'Drops the partitions that are wholly older than a span of time, such as ''13 months'', once every sink is done '
+  'with them. Answers for each of those partitions whether it was dropped, how many events went with it, and why it '
+  'was not. Errors: 55P03 where somebody is in the way, log_restored.';
 revoke execute on function tracking.drop_partitions from public;
 grant execute on function tracking.drop_partitions to service_role;
 
@@ -209,7 +220,8 @@ begin
     where  i.inhparent = 'public.events'::regclass
     and    b.bounds is not null;
 end $$;
-comment on function tracking.partitions is 'The partitions of the log, and the times between which their events happened.';
+comment on function tracking.partitions is
+  'The partitions of the log, and the times between which their events happened.';
 revoke execute on function tracking.partitions from public;
 
 -- The sinks that have events of a partition before them: pending ones, those of a batch that is under way, and those
@@ -231,8 +243,8 @@ begin
       from   %s as e
       where  (e.epoch, e.txid) >= (c.epoch, pg_snapshot_xmin(c.seen))
       and    (e.epoch > c.epoch or not pg_visible_in_snapshot(e.txid, c.seen))
-      and    not (e.epoch = c.epoch and c.until is not null
-                  and pg_visible_in_snapshot(e.txid, c.until) and (e.txid, e.event_id) <= (c.position_txid, c.position_id))
+      and    not (e.epoch = c.epoch and c.until is not null and pg_visible_in_snapshot(e.txid, c.until)
+                  and (e.txid, e.event_id) <= (c.position_txid, c.position_id))
       and    (s.shards = 1 or tracking.shard_of(e.scope_id, s.shards) = c.shard)
     )
   $query$, partition) into v_sinks;
