@@ -42,11 +42,11 @@ function sinceTime(text: string): Date | 'beginning' {
 
 async function replay(sql: Sql, { terminal, interrupted }: Cli, options: Options): Promise<void> {
   const { sink, since, dryRun = false, wait, json } = options
-  const { pending: events, rate } = await rewind(sql, options)
+  const { standing: { pending: events, rate }, gone } = await rewind(sql, options)
   const seconds = rate === null ? null : events / rate
   const rounded = seconds === null ? null : Math.round(seconds)
-  if (json) await terminal.print(jsonLine({ sink, since, events, estimated_seconds: rounded, dry_run: dryRun }))
-  else terminal.say(inWords(events, seconds, options))
+  if (json) await terminal.print(jsonLine({ sink, since, events, gone, estimated_seconds: rounded, dry_run: dryRun }))
+  else terminal.say(inWords(events, gone, seconds, options))
   if (dryRun || !wait) return
   const end = await follow(sql, sink, events, terminal, interrupted)
   if (json) await terminal.print(jsonLine({ sink, ...end }))
@@ -80,26 +80,31 @@ async function read(sql: Sql | TransactionSql, sink: string): Promise<Standing> 
   return row!
 }
 
-async function rewind(sql: Sql, { sink, since, dryRun }: Options): Promise<Standing> {
+/** Where the sink stands then, and how many events are no more in the log, at most. */
+type Rewound = { standing: Standing, gone: number }
+
+async function rewind(sql: Sql, { sink, since, dryRun }: Options): Promise<Rewound> {
   const to = since === 'beginning' ? '-infinity' : since.toISOString()
   const undo = new Error('A dry run.')
-  let standing: Standing | undefined
+  let rewound: Rewound | undefined
   await sql.begin(async (tx) => {
-    await tx`select tracking.rewind_sink(${sink}, ${to}::text::timestamptz)`
-    standing = await read(tx, sink)
+    const [row] = await tx<{ gone: number }[]>`
+      select tracking.rewind_sink(${sink}, ${to}::text::timestamptz)::float8 as gone`
+    rewound = { standing: await read(tx, sink), gone: row!.gone }
     if (dryRun) throw undo
   }).catch((error: unknown) => {
     if (error !== undo) throw error
   })
-  return standing!
+  return rewound!
 }
 
-function inWords(events: number, seconds: number | null, { sink, dryRun }: Options): string {
+function inWords(events: number, gone: number, seconds: number | null, { sink, dryRun }: Options): string {
   const time = seconds === null ? 'how fast it takes them is not known yet'
     : `at the rate of its last large batches that takes ${span(seconds)}`
   const what = `${amount(events)} ${events === 1 ? 'event' : 'events'}, but for those that its filters leave out`
   const sentence = `${dryRun ? 'Would send' : 'Sends'} ${visible(sink)} ${what}${events > 0 ? `; ${time}` : ''}.`
-  return dryRun ? `${sentence} Nothing was changed.` : sentence
+  const lost = gone > 0 ? `Up to ${amount(gone)} others are not in the log any more: their partitions were dropped.` : ''
+  return [sentence, lost, dryRun ? 'Nothing was changed.' : ''].filter(Boolean).join(' ')
 }
 
 
@@ -158,7 +163,8 @@ function farewell({ result, delivered, undelivered, seconds }: End): string {
   const refused = undelivered > 0 ? `, and ${amount(undelivered)} were refused (actorscope dead list)` : ''
   switch (result) {
     case 'caught_up': return `Done in ${span(seconds)}: the sink has ${amount(delivered)} of them${refused}.`
-    case 'no_worker': return 'The sink is rewound, and nobody is at it yet: start actorscope worker, where nothing else delivers.'
+    case 'no_worker':
+      return 'The sink is rewound, and nobody is at it yet: start actorscope worker, where nothing else delivers.'
     case 'disabled': return 'The sink is rewound, and disabled: nothing is sent until it is enabled.'
     case 'rewound_again': return 'Somebody else has rewound the sink meanwhile.'
   }

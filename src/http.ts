@@ -95,7 +95,7 @@ export async function post(batch: SinkSettings, context: SinkContext, request: P
  * A wrong key, an unpaid bill, a wrong URL: no event is to blame, and all of them would be refused. They wait.
  * 403 is not among them: a firewall says it of one bad text among good ones, and that must not stop the rest.
  */
-const sinkStatuses = [401, 402, 404, 405, 410]
+const sinkStatuses = [401, 402, 404, 405, 407, 410]
 
 function refusal(batch: SinkSettings, { status, statusText, headers, text }: Answer): SinkError {
   const message = `${status} ${text || statusText}`.slice(0, 500)

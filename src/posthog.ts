@@ -69,7 +69,7 @@ function faultInAnswer(answer: string): string | undefined {
 type PostHogOptions = { setPersonProperties: boolean, historicalBefore: number }
 
 /** What PostHog takes: an event of a batch. */
-export type PostHogEvent = {
+type PostHogEvent = {
   uuid: string
   event: string
   distinct_id: string

@@ -82,7 +82,7 @@ export class SinkError extends Error {
 }
 
 /** How long a sink waits that is not set up rightly: nothing but somebody's doing can help it. */
-export const misconfiguredPauseMs = 5 * 60_000
+const misconfiguredPauseMs = 5 * 60_000
 
 /** The error of a sink that is not set up rightly. */
 export function misconfigured({ sink }: SinkSettings, what: string, status?: number): SinkError {

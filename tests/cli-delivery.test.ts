@@ -74,9 +74,22 @@ describe('actorscope replay', () => {
     expect([run.code, run.told]).toEqual([0, 'Would send hook 5 events, but for those that its filters leave out; '
       + 'at the rate of its last large batches that takes 10 s. Nothing was changed.\n'])
     expect((await command('replay', '--sink', 'hook', '--since', '1h', '--dry-run', '--json')).json).toEqual([
-      { sink: 'hook', since: expect.any(String), events: 5, estimated_seconds: 10, dry_run: true }])
+      { sink: 'hook', since: expect.any(String), events: 5, gone: 0, estimated_seconds: 10, dry_run: true }])
     expect(await sql`select xmin::text, * from tracking.cursors`).toEqual(before)
     expect(hook.bodies).toHaveLength(5)
+  })
+
+  test('says how many events are no more in the log', async () => {
+    await deliverAll(1)
+    await stopWorker()
+    await sql`
+      insert into tracking.dropped_partitions (partition, since, until, events, last_received_at)
+      values ('tracking.events_old', '2025-01-01', '2025-02-01', 7, '2025-01-31')`
+    const told = async (since: string) => (await command('replay', '--sink', 'hook', '--since', since, '--dry-run')).told
+    expect(await told('2025-01-15')).toContain(
+      'Up to 7 others are not in the log any more: their partitions were dropped. Nothing was changed.\n')
+    expect(await told('2025-02-15')).not.toContain('not in the log any more')
+    await sql`delete from tracking.dropped_partitions`
   })
 
   test('sends again what was received since a time, byte for byte, and waits for it', async () => {
@@ -117,7 +130,8 @@ describe('actorscope replay', () => {
     await deliverAll(2)
     await stopWorker()
     const [json] = (await command('replay', '--sink', 'hook', '--since', 'beginning', '--no-wait', '--json')).json
-    expect(json).toEqual({ sink: 'hook', since: 'beginning', events: 2, estimated_seconds: null, dry_run: false })
+    expect(json).toEqual({
+      sink: 'hook', since: 'beginning', events: 2, gone: 0, estimated_seconds: null, dry_run: false })
     expect(await readLag()).toMatchObject({ pending: 2 })
     const alone = await command('replay', '--sink', 'hook', '--since', 'beginning')
     expect([alone.code, alone.told]).toEqual([0, expect.stringContaining('is rewound, and nobody is at it yet')])

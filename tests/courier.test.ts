@@ -226,7 +226,8 @@ test('where the database has done what it was asked, and its answer is lost, the
   }
   expect([...lost].sort()).toEqual(['advance_batch', 'complete_batch', 'fail_batch'])
   expect(taken()).toEqual(names(12).filter((name) => !/ (2|6|12)$/.test(name)))
-  expect(await world.sql`select delivered::int, undelivered::int from tracking.cursors`).toEqual([{ delivered: 9, undelivered: 3 }])
+  expect(await world.sql`select delivered::int, undelivered::int from tracking.cursors`).toEqual([
+    { delivered: 9, undelivered: 3 }])
 })
 
 test('who has lost the lease stops, and the other delivers the rest', async () => {

@@ -68,6 +68,13 @@ describe('an answer', () => {
         kind: 'retry', status, retryAfterMs: 300_000, message })
     })
 
+  // Node's own fetch keeps it to itself, Deno's does not.
+  test('of 407, where it is shown at all, is about the sink as well', async () => {
+    const fetch = async () => new Response('because', { status: 407 })
+    const sink = await open(world.sql, hookWith(), { environment, fetch })
+    await expect(sink.send([someEvent], AbortSignal.timeout(1000))).rejects.toMatchObject({ kind: 'retry', status: 407 })
+  })
+
   test('that says nothing is told by its name', async () => {
     expect(await send({ status: 400, text: '' })).toMatchObject({ message: '400 Bad Request' })
   })
@@ -185,6 +192,11 @@ describe('secrets', () => {
         create or replace view vault.decrypted_secrets as
           select '${usual}'::text as name, E'usual in the vault\\n'::text as decrypted_secret`)
       expect(await keyOf({})).toBe('usual in the vault')
+
+      // Who may not read it does without
+      const stranger = world.connectAs('authenticator')
+      const sink = await open(stranger, batch, { environment: { [usual]: 'usual' }, fetch: async () => new Response('') })
+      expect(await sink.send([someEvent], AbortSignal.timeout(1000))).toEqual([])
     } finally {
       await world.sql`drop schema vault cascade`
     }
