@@ -33,10 +33,13 @@ export async function loadSecrets(
 }
 
 async function readVault(sql: Sql, prefixes: string[]): Promise<Map<string, string>> {
-  const [vault] = await sql<{ readable: boolean | null }[]>`
-    select has_schema_privilege('vault', 'usage')
-           and has_table_privilege(to_regclass('vault.decrypted_secrets'), 'select') as readable
-    where  to_regclass('vault.decrypted_secrets') is not null`
+  // By the catalog: to look the view up by its name is refused where the schema is closed.
+  const [vault] = await sql<{ readable: boolean }[]>`
+    select has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') as readable
+    from   pg_class as c
+    join   pg_namespace as n on n.oid = c.relnamespace
+    where  n.nspname = 'vault'
+    and    c.relname = 'decrypted_secrets'`
   if (!vault?.readable) return new Map()
   const secrets = await sql<{ name: string, secret: string | null }[]>`
     select s.name, btrim(s.decrypted_secret, E' \\t\\r\\n') as secret
