@@ -73,10 +73,10 @@ export async function prove(options: ProofOptions): Promise<Proof> {
     const orgs = await createOrgs(database.sql, Math.max(20, Math.min(200, options.events / 200)))
     const progress: Progress = { written: 0, delivered: 0 }
     const measuring = watch(stop.signal, async () => { progress.delivered = await shareDelivered(database.sql, options.events) }, 200)
-    const reporting = watch(stop.signal, async () => tell(await describeProgress(database.sql, progress, crew, started)), 10_000)
+    const reporting = watch(stop.signal, async () => tell(await describeProgress(database.sql, progress, crew, started)), 20_000)
     const work = Promise.all([crew.run(progress), writeAll(database, orgs, options.events, progress), killDatabase(database, options, progress)])
     await work
-    await untilDelivered(database.sql, crew)
+    await untilDelivered(database.sql, crew, options)
     const delivery = (performance.now() - started) / 1000
     tell(`delivered in ${Math.round(delivery)} s; now the replay`)
 
@@ -87,7 +87,7 @@ export async function prove(options: ProofOptions): Promise<Proof> {
     }
     for (const { name } of vendors) await database.sql`select tracking.rewind_sink(${name}, '-infinity')`
     const replayStarted = performance.now()
-    await untilDelivered(database.sql, crew)
+    await untilDelivered(database.sql, crew, options)
     for (const vendor of vendors) await vendor.collect()
     stop.abort()
     await Promise.all([watching, measuring, reporting])
@@ -200,12 +200,14 @@ function makeEvent(org: string) {
   return { org_id: org, actor_id: actors[n % 3], event_id: uuidV7(), event: `Kind ${n}`, description: n === 0 ? 'A sentence – with “signs” 🚀' : null, tags: { n, text: 'x'.repeat(n * 10), nested: { deep: [1, 2.5, null] } } }
 }
 
-async function untilDelivered(sql: Sql, crew: Crew): Promise<void> {
+// The books of a long log take their time: they are not looked at all the time.
+async function untilDelivered(sql: Sql, crew: Crew, { events }: ProofOptions): Promise<void> {
+  const pauseMs = 100 + events / 20
   for (;;) {
     const [row] = await stubbornly(() => sql<{ pending: number }[]>`select sum(pending)::float8 as pending from tracking.sink_lag`)
     if (row!.pending === 0) return
     crew.mustBeWell()
-    await sleep(200)
+    await sleep(pauseMs)
   }
 }
 
