@@ -34,29 +34,41 @@ export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
     const nothingStored = faultInAnswer(answer)
     if (nothingStored) throw misconfigured(batch, nothingStored, 200)
   }
+  // It may be the org's name that PostHog will not have, or the two together: no event is lost for that.
+  const introduceApart = async (announcement: Announcement, historical: boolean, signal: AbortSignal) => {
+    const text = JSON.stringify(toGroupIdentify(announcement))
+    await request({ historical, events: [text], length: text.length }, signal).catch((error: unknown) => {
+      if (!isOfContent(error)) throw error
+      const { org_id } = announcement
+      context.log('PostHog refuses to be told of an organization', { org_id, error: error.message })
+    })
+    await confirm(batch, context, [announcement])
+  }
   return {
     maxBatch: 1000,
     async send(events, signal) {
       const { sound, undelivered } = sift(events, faultIn)
       if (sound.length === 0) return undelivered
       const announcements = await announce(batch, context, sound)
-      const sendAll = async (introductions: Announcements) => {
-        for (const run of runsOf(sound, introductions, options)) await request(run, signal)
+      const introduced = [...announcements.values()]
+      try {
+        for (const run of runsOf(sound, announcements, options)) await request(run, signal)
+      } catch (error) {
+        const [event] = sound
+        if (!event || sound.length > 1 || !introduced[0] || !isOfContent(error)) throw error
+        await introduceApart(introduced[0], isHistory(event, options), signal)
+        for (const run of runsOf(sound, new Map(), options)) await request(run, signal)
+        return undelivered
       }
-      await sendAll(announcements).catch((error: unknown) => {
-        // It may be the org's name that PostHog will not have, and no event is lost for that: the event goes without.
-        if (sound.length > 1 || announcements.size === 0 || !isRefusal(error)) throw error
-        context.log('PostHog refuses to be told of an organization', { org_id: sound[0]?.org_id, error: error.message })
-        return sendAll(new Map())
-      })
-      if (announcements.size > 0) await confirm(batch, context, [...announcements.values()])
+      if (introduced.length > 0) await confirm(batch, context, introduced)
       return undelivered
     },
   }
 }
 
-function isRefusal(error: unknown): error is SinkError {
-  return error instanceof SinkError && error.kind === 'refused'
+/** Whether something else might have been taken. */
+function isOfContent(error: unknown): error is SinkError {
+  return error instanceof SinkError && error.kind !== 'retry'
 }
 
 // A 200 that stored nothing: a project over its quota is told so in the answer, and a wrong host answers with a page.

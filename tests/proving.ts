@@ -349,12 +349,12 @@ async function startVendors(faults: number, folder: string): Promise<Vendor[]> {
   const taken = <Item>({ taken }: Receiver<Item>, idOf: (item: Item) => string, bytesOf: (item: Item) => string = (item) => JSON.stringify(item)) =>
     async () => taken.splice(0).map((item) => ({ id: idOf(item), bytes: bytesOf(item) }))
   return [
-    new Vendor('posthog', 'posthog', 2, { host: posthog.url }, { ACTORSCOPE_SINK_POSTHOG_API_KEY: 'phc_proof' }, undefined, taken(posthog, ({ uuid }) => uuid), posthog as never),
-    new Vendor('logsnag', 'logsnag', 8, { host: logsnag.url, project: 'proof' }, { ACTORSCOPE_SINK_LOGSNAG_TOKEN: 'token-of-proof' }, ['Kind 1*', 'Kind 7', 'Kind 8'],
+    new Vendor('posthog', 'posthog', 4, { host: posthog.url }, { ACTORSCOPE_SINK_POSTHOG_API_KEY: 'phc_proof' }, undefined, taken(posthog, ({ uuid }) => uuid), posthog as never),
+    new Vendor('logsnag', 'logsnag', 16, { host: logsnag.url, project: 'proof' }, { ACTORSCOPE_SINK_LOGSNAG_TOKEN: 'token-of-proof' }, ['Kind 1*', 'Kind 7', 'Kind 8'],
       taken(logsnag, ({ tags }) => String(tags?.['event-id'])), logsnag as never),
-    new Vendor('bento', 'bento', 2, { host: bento.url, site_uuid: 'site', requests_per_minute: 1_000_000 }, { ACTORSCOPE_SINK_BENTO_PUBLISHABLE_KEY: 'publishable', ACTORSCOPE_SINK_BENTO_SECRET_KEY: 'secret-of-bento' }, undefined,
+    new Vendor('bento', 'bento', 4, { host: bento.url, site_uuid: 'site', requests_per_minute: 1_000_000 }, { ACTORSCOPE_SINK_BENTO_PUBLISHABLE_KEY: 'publishable', ACTORSCOPE_SINK_BENTO_SECRET_KEY: 'secret-of-bento' }, undefined,
       taken(bento, ({ details }) => String(details?.event_id)), bento as never),
-    new Vendor('webhook', 'webhook', 8, { url: `${webhook.url}/hooks` }, { ACTORSCOPE_SINK_WEBHOOK_SECRET: secret }, undefined, taken(webhook, ({ id }) => id, ({ text }) => text), webhook as never),
+    new Vendor('webhook', 'webhook', 24, { url: `${webhook.url}/hooks` }, { ACTORSCOPE_SINK_WEBHOOK_SECRET: secret }, undefined, taken(webhook, ({ id }) => id, ({ text }) => text), webhook as never),
     new Vendor('ndjson', 'ndjson', 1, { path: file }, {}, undefined, linesOf(file)),
   ]
 }

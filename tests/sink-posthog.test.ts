@@ -269,6 +269,15 @@ test('an organization that PostHog will not be told of keeps no event back, and 
   posthog.breaches.length = 0
 })
 
+test('an event that is too large together with its organization goes apart from it', async () => {
+  await setUp()
+  await track('ada@acme.test', { event: 'First', org_id: orgs.acme })
+  posthog.options = { fault: ({ body }) => (body as { batch: unknown[] }).batch.length > 1 ? { status: 413 } : undefined }
+  expect(await deliver(world.sql, 'posthog', { environment })).toBeNull()
+  expect(await deadLetters(world.sql, 'posthog')).toEqual([])
+  expect(story()).toEqual(['organization Acme', 'First'])
+})
+
 test('what was older than 48 hours when it was received is history, in requests of its own, in its place', async () => {
   await setUp()
   const row = (event: string, age: number, behind = 0) => writeEvent(world.sql, {
