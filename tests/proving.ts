@@ -160,9 +160,8 @@ async function killDatabase(database: Database, { events, kills }: ProofOptions,
 }
 
 async function shareDelivered(sql: Sql, events: number): Promise<number> {
-  const [row] = await stubbornly(() => sql<{ done: number, sinks: number }[]>`
-    select sum(delivered + filtered + undelivered)::float8 as done, count(distinct sink)::float8 as sinks from tracking.cursors`)
-  return row!.done / (row!.sinks * events)
+  const sinks = await readDone(sql)
+  return sinks.reduce((sum, { done }) => sum + done, 0) / (sinks.length * events)
 }
 
 async function createOrgs(sql: Sql, count: number): Promise<string[]> {
@@ -200,21 +199,25 @@ function makeEvent(org: string) {
   return { org_id: org, actor_id: actors[n % 3], event_id: uuidV7(), event: `Kind ${n}`, description: n === 0 ? 'A sentence – with “signs” 🚀' : null, tags: { n, text: 'x'.repeat(n * 10), nested: { deep: [1, 2.5, null] } } }
 }
 
-// The books of a long log take their time: they are not looked at all the time.
 async function untilDelivered(sql: Sql, crew: Crew, { events }: ProofOptions): Promise<void> {
-  const pauseMs = 100 + events / 20
-  for (;;) {
-    const [row] = await stubbornly(() => sql<{ pending: number }[]>`select sum(pending)::float8 as pending from tracking.sink_lag`)
-    if (row!.pending === 0) return
+  while ((await readDone(sql)).some(({ done }) => done < events)) {
     crew.mustBeWell()
-    await sleep(pauseMs)
+    await sleep(500)
   }
 }
 
-async function describeProgress(sql: Sql, progress: Progress, crew: Crew, started: number): Promise<string> {
-  const lags = await stubbornly(() => sql<{ sink: string, pending: number, failures: number }[]>`select sink, pending::float8, failures from tracking.sink_lag order by sink`)
-  return `${Math.round((performance.now() - started) / 1000)} s: ${progress.written} written; pending ${lags.map(({ sink, pending }) => `${sink} ${pending}`).join(', ')}; killed ${crew.kills.join(' + ')}`
+/** How many events each sink is done with; its books, which look at the log, are for the end. */
+function readDone(sql: Sql): Promise<{ sink: string, done: number }[]> {
+  return stubbornly(() => sql<{ sink: string, done: number }[]>`
+    select sink, sum(delivered + filtered + undelivered)::float8 as done from tracking.cursors group by sink order by sink`)
 }
+
+async function describeProgress(sql: Sql, progress: Progress, crew: Crew, started: number): Promise<string> {
+  const sinks = (await readDone(sql)).map(({ sink, done }) => `${sink} ${done}`).join(', ')
+  const seconds = Math.round((performance.now() - started) / 1000)
+  return `${seconds} s: ${progress.written} written; done ${sinks}; killed ${crew.kills.join(' + ')}`
+}
+
 
 /** Does something again and again, one at a time, until it is told to stop. */
 async function watch(signal: AbortSignal, work: () => Promise<void>, everyMs: number): Promise<void> {
