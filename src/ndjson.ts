@@ -14,7 +14,7 @@ export function openNdjson(batch: SinkSettings): Sink {
     maxBatch: 1000,
     async send(events: LoggedEvent[], signal) {
       const text = events.map((event) => `${JSON.stringify(event)}\n`).join('')
-      const writing = path === undefined ? print(text) : inTurn(path, () => append(path, text))
+      const writing = path === undefined ? print(text) : append(path, text)
       await Promise.race([writing, stopped(signal)]).catch((cause: Error) => {
         throw new SinkError('retry', cause.message, { cause })
       })
@@ -30,16 +30,6 @@ function stopped(signal: AbortSignal): Promise<never> {
     if (signal.aborted) stop()
     signal.addEventListener('abort', stop, { once: true })
   })
-}
-
-const turns = new Map<string, Promise<void>>()
-
-/** Does some work with a file when what was begun with it before has ended: shards may share one. */
-function inTurn(path: string, work: () => Promise<void>): Promise<void> {
-  const turn = (turns.get(path) ?? Promise.resolve()).then(work)
-  const settled = turn.catch(() => {}).then(() => { if (turns.get(path) === settled) turns.delete(path) })
-  turns.set(path, settled)
-  return turn
 }
 
 async function append(path: string, text: string): Promise<void> {
@@ -59,7 +49,7 @@ async function endsInLine(file: FileHandle, size: number): Promise<boolean> {
   return buffer[0] === 0x0a
 }
 
-/** In one go where the system lets it, so that lines of other processes come before or after. */
+/** In one go where the system lets it, so that what others append, for other shards say, comes before or after. */
 async function writeWhole(file: FileHandle, text: string): Promise<void> {
   for (let rest = Buffer.from(text); rest.length > 0;) {
     const { bytesWritten } = await file.write(rest)

@@ -3,7 +3,7 @@ import type { Sql } from 'postgres'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { replayCommand } from '../src/cli-replay.ts'
 import { Terminal } from '../src/terminal.ts'
-import { run, start as startProgram } from './cli.ts'
+import { published, run, start as startProgram } from './cli.ts'
 import { people } from './demo.ts'
 import { startCommand, startHook, startWorker, until, writeEvents } from './workers.ts'
 import type { Hook, RunningWorker } from './workers.ts'
@@ -51,12 +51,13 @@ describe('actorscope worker', () => {
   ])('does not begin with %s', async (_, change, told) => {
     const url = new URL(world.databaseUrl)
     change(url)
-    const run = startCommand(['worker'], { DATABASE_URL: url.href })
+    const run = startCommand(['worker'], { DATABASE_URL: url.href }, { program: published })
     expect([await run.exited, run.told()]).toEqual([1, expect.stringMatching(told)])
   })
 
   test('waits for a database that is away', async () => {
-    const run = startCommand(['worker'], { DATABASE_URL: 'postgres://postgres:postgres@127.0.0.1:1/postgres' })
+    const DATABASE_URL = 'postgres://postgres:postgres@127.0.0.1:1/postgres'
+    const run = startCommand(['worker'], { DATABASE_URL }, { program: published })
     await until(() => run.told().includes('the database is away'))
     run.kill('SIGTERM')
     expect(await run.exited).toBe(0)

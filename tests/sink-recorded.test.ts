@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { published } from './cli.ts'
 import { people } from './demo.ts'
 import { startBento, startLogSnag, startPostHog, startWebhook } from './receivers.ts'
 import { createSink } from './sending.ts'
@@ -53,7 +54,7 @@ test('the recorded events of a real client reach every kind of sink', async () =
     const { data, error } = await client.rpc('track_event', { v2: JSON.parse(line) })
     expect([error, data.status]).toEqual([null, 'ok'])
   }
-  worker = startCommand(['worker'], { ...environment, DATABASE_URL: world.databaseUrl })
+  worker = startCommand(['worker'], { ...environment, DATABASE_URL: world.databaseUrl }, { program: published })
   await until(async () => (await read()).every(({ pending }) => pending === 0))
   worker.kill('SIGTERM')
   expect(await worker.exited).toBe(0)

@@ -3,6 +3,7 @@ import type { Sql } from 'postgres'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import { connect, localPassword } from '../src/database.ts'
 import { freePort, startPostgres } from '../src/postgres.ts'
+import { published } from './cli.ts'
 import { startCommand, startHook, startWorker, until, writeEvents } from './workers.ts'
 import type { Hook, Process, RunningWorker } from './workers.ts'
 import { createWorld, furnish, temporaryFolder, type World } from './world.ts'
@@ -117,8 +118,7 @@ test('it says in one line that a port is taken', async () => {
 test('where what it prints finds no room, that sink waits, and the others are delivered to', async () => {
   await sql`select tracking.create_sink('out', 'ndjson')`
   const full = await open('/dev/full', 'w')
-  const worker = startCommand(['worker', '--no-jobs'], { ...environment, DATABASE_URL: world.databaseUrl }, full.fd)
-  running.push(worker)
+  const worker = commandInto(full.fd)
   await writeEvents(sql, names(2))
   expect(await worker.untilTold('a batch failed')).toMatchObject({
     sink: 'out', delivered: 0, error: expect.stringContaining('ENOSPC') })
@@ -170,8 +170,12 @@ async function createSink(sql: Sql): Promise<void> {
   await sql`select tracking.create_sink('hook', 'webhook', ${sql.json({ url: `${hook.url}/hooks` })})`
 }
 
-function command(...flags: string[]): Process {
-  const worker = startCommand(['worker', '--no-jobs', ...flags], { ...environment, DATABASE_URL: world.databaseUrl })
+const command = (...flags: string[]) => commandInto(undefined, ...flags)
+
+/** A worker that prints into a file. */
+function commandInto(stdout: number | undefined, ...flags: string[]): Process {
+  const settings = { ...environment, DATABASE_URL: world.databaseUrl }
+  const worker = startCommand(['worker', '--no-jobs', ...flags], settings, { program: published, stdout })
   running.push(worker)
   return worker
 }

@@ -32,17 +32,23 @@ export type Process = {
 const running = new Set<ChildProcess>()
 process.on('exit', () => { for (const child of running) child.kill('SIGKILL') })
 
-/**
- * Starts the command line as a process of its own, in an environment of nothing but what is given.
- *
- * @param stdout where it prints to; default a pipe that is read.
- */
+export type CommandOptions = {
+  /** What is run; default the sources. */
+  program?: string[]
+  /** Where it prints to; default a pipe that is read. */
+  stdout?: number
+}
+
+const sources = [process.execPath, '--import', 'tsx', join(projectDir, 'src/cli.ts')]
+
+/** Starts the command line as a process of its own, in an environment of nothing but what is given. */
 export function startCommand(
-  args: string[], environment: Record<string, string>, stdout: 'pipe' | number = 'pipe',
+  args: string[], environment: Record<string, string>, { program = sources, stdout }: CommandOptions = {},
 ): Process {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(projectDir, 'src/cli.ts'), ...args], {
+  const [command, ...before] = program as [string, ...string[]]
+  const child = spawn(command, [...before, ...args], {
     cwd: projectDir, env: { PATH: process.env.PATH, NO_COLOR: '1', ...environment },
-    stdio: ['ignore', stdout, 'pipe'],
+    stdio: ['ignore', stdout ?? 'pipe', 'pipe'],
   })
   running.add(child)
   child.once('exit', () => running.delete(child))
