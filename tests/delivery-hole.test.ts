@@ -108,7 +108,7 @@ describe('64 writers with pauses of up to 5 s in their transactions, a tenth of 
     const never = new AbortController().signal
     const ending = { closing: never, hurrying: never, leaving: never }
     const pending = async () => (await pool`select pending::int as n from tracking.sink_lag where sink = ${sink}`)[0]?.n
-    while (!isOver.yet || await pending() > 0) {
+    for (let patience = 1000; !isOver.yet || await pending() > 0 && patience > 0; patience -= isOver.yet ? 1 : 0) {
       await drain(courier, sink, ending)
       await sleep(10)
     }
