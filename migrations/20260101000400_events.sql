@@ -419,7 +419,8 @@ grant execute on function tracking.shard_of to anon, authenticated, service_role
 -- The events, of one generation, that one snapshot sees and an earlier one did not, after a position, in the
 -- order of transactions: first those that were under way when the earlier one was taken, then the later ones.
 -- Two scopes may have events of one id in one transaction; such a pair is never cut in two. Pinned to the index:
--- with many events in one transaction, the planner would rather sort the log.
+-- with many events in one transaction, the planner would rather sort the log. (What tracking.shard_of does is spelled
+-- out: a call for each event would cost more than to read it.)
 create function tracking.next_events(
   epoch smallint, seen pg_snapshot, until pg_snapshot, position_txid xid8, position_id uuid, max_events integer,
   shard integer default 0, shards integer default 1)
@@ -450,7 +451,7 @@ begin
         where  n.epoch = next_events.epoch
         and    n.txid = late.txid
         and    n.event_id > case when late.txid = position_txid then position_id else v_no_id end
-        and    (shards = 1 or tracking.shard_of(n.scope_id, shards) = shard)
+        and    (shards = 1 or (uuid_hash(n.scope_id) & 2147483647) % shards = shard)
         order  by n.txid, n.event_id
         fetch  first (max_events) rows with ties
       ) as e
@@ -470,7 +471,7 @@ begin
     and    (e.txid, e.event_id) > (v_from, v_after_id)
     and    e.txid < pg_snapshot_xmax(v_until)
     and    pg_visible_in_snapshot(e.txid, v_until)
-    and    (shards = 1 or tracking.shard_of(e.scope_id, shards) = shard)
+    and    (shards = 1 or (uuid_hash(e.scope_id) & 2147483647) % shards = shard)
     order  by e.txid, e.event_id
     fetch  first (max_events - v_found) rows with ties;
 end $$;

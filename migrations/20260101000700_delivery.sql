@@ -945,7 +945,7 @@ begin
   and    not pg_visible_in_snapshot(e.txid, (cursor).seen)
   and    not (pg_visible_in_snapshot(e.txid, v_until)
               and (e.txid, e.event_id) <= ((cursor).position_txid, (cursor).position_id))
-  and    (v_shards = 1 or tracking.shard_of(e.scope_id, v_shards) = (cursor).shard);
+  and    (v_shards = 1 or (uuid_hash(e.scope_id) & 2147483647) % v_shards = (cursor).shard);
   -- Behind the position, and of later generations; an index has all that is asked for, where it is not about shards.
   if v_shards = 1 then
     select count(*) into v_later
@@ -955,13 +955,13 @@ begin
     select count(*) into v_later
     from   public.events as e
     where  (e.epoch, e.txid, e.event_id) > ((cursor).epoch, v_from, v_after_id)
-    and    tracking.shard_of(e.scope_id, v_shards) = (cursor).shard;
+    and    (uuid_hash(e.scope_id) & 2147483647) % v_shards = (cursor).shard; -- tracking.shard_of, without a call
   end if;
   if v_later > 0 then
     select e.received_at into pending.oldest
     from   public.events as e
     where  (e.epoch, e.txid, e.event_id) > ((cursor).epoch, v_from, v_after_id)
-    and    (v_shards = 1 or tracking.shard_of(e.scope_id, v_shards) = (cursor).shard)
+    and    (v_shards = 1 or (uuid_hash(e.scope_id) & 2147483647) % v_shards = (cursor).shard)
     order  by e.epoch, e.txid, e.event_id
     limit  1;
   end if;
