@@ -143,9 +143,9 @@ export class Lease {
       await this.stubbornly(() => this.settle(progress))
       const undelivered = progress.undeliveredUpTo(events.length)
       let tries = 0
-      const [row] = await this.stubbornly(() => {
+      const row = await this.stubbornly(async () => {
         tries++
-        return sql<(Answer & { done: boolean })[]>`
+        return only(await sql<(Answer & { done: boolean })[]>`
           select c.done, a.batch
           from   (
             select tracking.complete_batch(${sink}, ${shard}, ${lease}, ${undelivered}::text::jsonb) as done offset 0
@@ -155,12 +155,12 @@ export class Lease {
               when c.done and ${andAhead}
               then tracking.lease_ahead(${sink}, ${shard}, ${next?.lease ?? null}::uuid, ${batchSize})
             end as batch
-          ) as a`
+          ) as a`)
       })
       // An answer may have been lost on the way, and the batch be complete all the same.
-      const isDone = row!.done || tries > 1 && next !== undefined && await this.extend(next)
+      const isDone = row.done || tries > 1 && next !== undefined && await this.extend(next)
       if (!isDone) this.losing.abort()
-      return { isDone, ahead: row!.batch ?? undefined }
+      return { isDone, ahead: row.batch ?? undefined }
     })
   }
 
@@ -181,9 +181,9 @@ export class Lease {
     const pause = `${error instanceof SinkError ? error.retryAfterMs ?? 0 : 0} milliseconds`
     return this.inOrder(async () => {
       await this.stubbornly(() => this.book(progress))
-      const [row] = await this.stubbornly(() => sql<{ retry_at: Date | null }[]>`
-        select tracking.fail_batch(${sink}, ${shard}, ${lease}, ${message}, ${pause}::text::interval) as retry_at`)
-      return { result: row?.retry_at ? 'failed' : 'lost', error: message, retryAt: row?.retry_at ?? undefined }
+      const { retry_at } = await this.stubbornly(async () => only(await sql<{ retry_at: Date | null }[]>`
+        select tracking.fail_batch(${sink}, ${shard}, ${lease}, ${message}, ${pause}::text::interval) as retry_at`))
+      return { result: retry_at ? 'failed' : 'lost', error: message, retryAt: retry_at ?? undefined }
     })
   }
 
@@ -201,10 +201,10 @@ export class Lease {
 
   private async extend({ sink, shard, lease }: Batch, seconds = this.seconds): Promise<boolean> {
     const asked = Date.now()
-    const [row] = await this.lessee.sql<{ kept: boolean }[]>`
-      select tracking.extend_lease(${sink}, ${shard}, ${lease}, ${seconds}) as kept`
-    if (row!.kept) this.endsAt = asked + seconds * 1000
-    return row!.kept
+    const { kept } = only(await this.lessee.sql<{ kept: boolean }[]>`
+      select tracking.extend_lease(${sink}, ${shard}, ${lease}, ${seconds}) as kept`)
+    if (kept) this.endsAt = asked + seconds * 1000
+    return kept
   }
 
   /** Moves the cursor past what is done of the batch; but as long as nothing was taken, nothing is certain. */
@@ -223,12 +223,12 @@ export class Lease {
     const { batch: { sink, shard, lease, events }, booked } = progress
     const last = events[count - 1]!
     progress.asked = count
-    const [row] = await this.lessee.sql<{ kept: boolean }[]>`
+    const { kept } = only(await this.lessee.sql<{ kept: boolean }[]>`
       select tracking.advance_batch(
                ${sink}, ${shard}, ${lease}, ${count - booked}, ${last.txid}::text::xid8, ${last.event_id},
-               ${progress.undeliveredUpTo(count)}::text::jsonb) as kept`
+               ${progress.undeliveredUpTo(count)}::text::jsonb) as kept`)
     progress.booked = count
-    if (!row!.kept) this.losing.abort()
+    if (!kept) this.losing.abort()
   }
 
   private inOrder<T>(ask: () => Promise<T>): Promise<T> {
@@ -255,6 +255,12 @@ const lost = new RegExp(`^(${[
   'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'EAI_AGAIN', // the system's
   '57P0[1-5]', '08\\d{3}', '53300', // Postgres's: it shuts down, is starting, has too many connections
 ].join('|')})$`)
+
+/** The row of an answer that has one. A server that dies amid its answer may leave none, and no error either. */
+function only<Row>([row]: readonly Row[]): Row {
+  if (row === undefined) throw Object.assign(new Error('The answer was lost.'), { code: 'CONNECTION_CLOSED' })
+  return row
+}
 
 /** Says whether the database was not there, or went away: asking again may help. */
 export function isLostConnection(error: unknown): boolean {
