@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { parseRetryAfter, userAgent } from '../src/http.ts'
+import { createLog } from '../src/log.ts'
 import { Pace } from '../src/pace.ts'
 import { redact, secretsIn } from '../src/secrets.ts'
 import type { LoggedEvent, SinkError } from '../src/sink.ts'
@@ -260,6 +261,18 @@ describe('secrets', () => {
     expect(redact('token-1 "key-1\\"" key-1%22 no-1 p@ssword, or ab', [...found, 'ab']))
       .toBe('*** "***" *** no-1 ***, or ab')
     expect(secretsIn({}, 'postgres://me:100%@localhost/x')).toContain('100%')
+  })
+
+  test.each([false, true])('are in no line of a log that was told them; for people: %s', (pretty) => {
+    const lines: string[] = []
+    const log = createLog({ write: (line) => lines.push(line), pretty, now: () => new Date(0) })
+    log.hide(['phc_f8a7"c3b1', undefined])
+    log('warn', 'it said phc_f8a7"c3b1', { sink: 'x', error: 'a\nphc_f8a7"c3b1\u001b[2J' })
+    log('debug', 'not told')
+    expect(lines).toEqual([pretty
+      ? '00:00:00.000 WARN it said ***  sink=x error=a ***\\u001b[2J'
+      : '{"time":"1970-01-01T00:00:00.000Z","level":"warn","message":"it said ***","sink":"x",'
+        + '"error":"a\\n***\\u001b[2J"}'])
   })
 
   function expectNoSecret(said: unknown[]): void {

@@ -70,10 +70,11 @@ describe('delivery', () => {
   })
 
   test('begins, ends and begins anew as sinks are made, changed, disabled and rewound', async () => {
-    await start({ pollMs: 60_000 }) // so that it is told, and does not find out by itself
+    // So that it is told, and does not find out by itself: it does in five seconds.
+    await start({ pollMs: 60_000 })
     await writeEvents(sql, names(2))
     await createSink({ fromBeginning: true })
-    await until(() => taken().length === 2)
+    await until(() => taken().length === 2, 4000)
     await sql`select tracking.rewind_sink('hook', '-infinity')`
     await until(() => taken().length === 4)
     await sql`update tracking.sinks set enabled = false`
