@@ -101,7 +101,7 @@ const retention: Question = {
     select cohort, size, period, subjects from analytics.retention('${visit}', '${command}', periods => 12${filters})`,
   write: (org) => `
     with begun as (
-      select e.actor_id, min(e.occurred_at) as at
+      select e.actor_id, min(e.occurred_at) as first_at
       from   public.events as e
       where  e.event = '${visit}'
       and    e.actor_id is not null
@@ -109,14 +109,14 @@ const retention: Question = {
       group  by e.actor_id
     ),
     sizes as (
-      select date_trunc('week', at) as cohort, count(*) as size from begun group by 1
+      select date_trunc('week', begun.first_at) as cohort, count(*) as size from begun group by 1
     ),
     returned as (
-      select date_trunc('week', b.at) as cohort, date_trunc('week', e.occurred_at) as week, count(distinct e.actor_id) as subjects
+      select date_trunc('week', b.first_at) as cohort, date_trunc('week', e.occurred_at) as week, count(distinct e.actor_id) as subjects
       from   begun as b
       join   public.events as e on e.actor_id = b.actor_id
       where  e.event = '${command}'
-      and    e.occurred_at >= b.at
+      and    e.occurred_at >= b.first_at
       and    ${org('e.scope_id')}
       group  by 1, 2
     )
@@ -178,7 +178,7 @@ const paths: Question = {
     ),
     followed as (
       select actor_id, run, n, event, lead(event, 1) over in_run as event_1, lead(event, 2) over in_run as event_2, lead(event, 3) over in_run as event_3,
-             occurred_at as at, lead(occurred_at, 1) over in_run as at_1, lead(occurred_at, 2) over in_run as at_2, lead(occurred_at, 3) over in_run as at_3
+             occurred_at as at_0, lead(occurred_at, 1) over in_run as at_1, lead(occurred_at, 2) over in_run as at_2, lead(occurred_at, 3) over in_run as at_3
       from   runs
       window in_run as (partition by actor_id, run order by n)
     ),
@@ -194,7 +194,7 @@ const paths: Question = {
       select c.* from begun as b join candidates as c on c.actor_id = b.actor_id and c.n = b.next_n
     ),
     steps as (
-      select 1 as step, actor_id, event as source, event_1 as target, at_1 - at as time from begun
+      select 1 as step, actor_id, event as source, event_1 as target, at_1 - at_0 as time from begun
       union  all
       select 2, actor_id, event_1, event_2, at_2 - at_1 from begun where event_1 is not null
       union  all
