@@ -102,6 +102,7 @@ create table tracking.kinds (
   constraint kind_is_there_once unique nulls not distinct (scope_id, org_id, app_id, event, channel)
 );
 comment on table tracking.kinds is 'The kinds of events that each scope has had.';
+comment on sequence tracking.kinds_kind_id_seq is 'Numbers the kinds.';
 comment on column tracking.kinds.scope_id is 'The org, or the actor where there is no org.';
 comment on column tracking.kinds.surface is 'Where they happen, as tracking.surfaces has it.';
 
@@ -573,8 +574,10 @@ select b.id as build_id, b.owner_org as org_id, o.name as org, b.app_id, a.name 
        end as result,
        (select tracking.failure_category(b.status, b.last_error)) as failure_category,
        b.created_at as requested_at, b.queued_at, b.started_at, b.completed_at as finished_at,
-       date_part('epoch', greatest(b.started_at - b.created_at, '0')) as queue_seconds,
-       date_part('epoch', greatest(b.completed_at - b.started_at, '0')) as run_seconds
+       date_part('epoch', case when num_nulls(b.started_at) = 0 then greatest(b.started_at - b.created_at, '0') end)
+         as queue_seconds,
+       date_part('epoch', case when num_nulls(b.started_at, b.completed_at) = 0 then greatest(b.completed_at - b.started_at, '0') end)
+         as run_seconds
 from   public.build_requests as b
 left   join public.orgs as o on o.id = b.owner_org
 left   join public.apps as a on a.app_id = b.app_id;
