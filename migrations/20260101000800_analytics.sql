@@ -480,18 +480,21 @@ begin
       case when tags <> '{}' then format(' and e.tags @> %L', tags) end);
   end if;
   return format(
-    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, t.occurred_at
-      from   tracking.kinds as k
-      join   tracking.activity as a on a.kind_id = k.kind_id
-      cross  join lateral unnest(a.times) as t (occurred_at)
-      where  %s and %s and %s
+    $query$select r.*
+      from   (
+        select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, unnest(a.times) as occurred_at
+        from   tracking.kinds as k
+        join   tracking.activity as a on a.kind_id = k.kind_id
+        where  %s and %s
+      ) as r
+      where  %s
       union  all
       select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id, u.occurred_at
       from   tracking.unrolled() as u
       where  %s and %s$query$,
     tracking.filters('k', org, app, events),
     tracking.time_filter('a.hour', date_trunc('hour', since, 'UTC'), until),
-    tracking.time_filter('t.occurred_at', since, until),
+    tracking.time_filter('r.occurred_at', since, until),
     tracking.filters('u', org, app, events),
     tracking.time_filter('u.occurred_at', since, until));
 end $$;

@@ -132,8 +132,8 @@ revoke execute on function tracking.check_steps from public;
 grant execute on function tracking.check_steps to anon, authenticated, service_role, analyst;
 
 -- The query of a funnel. For each subject it has the times of each event in an array, in order. From a beginning, the
--- next step is the first time after it: a search in the array, by halves, instead of another pass over the events. (Each
--- search is fenced with offset 0, or it would be done again for each step that builds on it.)
+-- next step is at the first time after it: a search in the array, by halves, instead of another pass over the events.
+-- (Each is fenced with offset 0, or it would be done again for each step that builds on it.)
 create function tracking.funnel_query(
   steps text[], within interval, by text, breakdown text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
   returns text
@@ -141,22 +141,25 @@ create function tracking.funnel_query(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_times   text;
-  v_chain   text;
-  v_depth   text;
-  v_seconds text;
+  v_subject constant text := by || '_id';
+  v_attempt text := 'select unnest(s.times_1) as at_1';
+  v_times   text[];
+  v_reached text[];
+  v_counts  text[] := array['count(*)'];
+  v_seconds text[] := array['null::double precision'];
 begin
-  select string_agg(format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', s.event, s.step), ', ')
-  into   v_times
-  from   unnest(steps) with ordinality as s (event, step)
-  where  s.step = array_position(steps, s.event);
-  select string_agg(format('cross join lateral (select s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s offset 0) as step_%3$s',
-           array_position(steps, s.event), s.step - 1, s.step), ' ' order by s.step),
-         string_agg(format('nullif(at_%s - at_1 <= %L, false)', s.step, within), ', '),
-         string_agg(format('(%s, date_part(''epoch'', b.at_%1$s - b.at_%s))', s.step, s.step - 1), ', ')
-  into   v_chain, v_depth, v_seconds
-  from   unnest(steps) with ordinality as s (event, step)
-  where  s.step > 1;
+  for n in 1 .. cardinality(steps) loop
+    if array_position(steps, steps[n]) = n then
+      v_times := v_times || format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
+    end if;
+    continue when n = 1;
+    v_attempt := format('select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
+      array_position(steps, steps[n]), n - 1, n, v_attempt);
+    v_reached := v_reached || format('nullif(a.at_%s - a.at_1 <= %L, false)', n, within);
+    v_counts := v_counts || format('count(*) filter (where b.reached >= %s)', n);
+    v_seconds := v_seconds || format(
+      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) filter (where b.reached >= %1$s)', n, n - 1);
+  end loop;
   return format(
     $query$
     with subjects as (
@@ -167,46 +170,40 @@ begin
       having count(*) filter (where e.event = %4$L) > 0
     ),
     best as (
-      select s.subject, b.*
+      select s.subject, a.*
       from   subjects as s
       cross  join lateral (
-        select *, 1 + num_nonnulls(%5$s) as depth
-        from   unnest(s.times_1) as a (at_1) %6$s
-        order  by depth desc, at_1
+        select a.*, 1 + num_nonnulls(%5$s) as reached
+        from   (%6$s) as a
+        order  by reached desc, a.at_1
         limit  1
-      ) as b
+      ) as a
     ),
     counted as (
-      select %7$s as breakdown, r.step, count(*) as subjects, percentile_cont(0.5) within group (order by r.seconds) as median_seconds
-      from   best as b %8$s
-      cross  join lateral (values (1, null), %9$s) as r (step, seconds)
-      where  r.step <= b.depth
-      group  by 1, 2
-    ),
-    groups as (
-      select c.breakdown, c.subjects from counted as c where c.step = 1
-      union  all
-      select null, 0 where not exists (select from counted)
+      select %7$s as breakdown, array[%8$s] as subjects, array[%9$s] as seconds
+      from   best as b %10$s
     )
-    select g.breakdown, s.step::integer, s.event, coalesce(c.subjects, 0),
-           round(coalesce(c.subjects, 0) / nullif(g.subjects, 0)::numeric, 4),
-           round(coalesce(c.subjects, 0) / nullif(lag(coalesce(c.subjects, 0), 1, g.subjects) over (partition by g.breakdown order by s.step), 0)::numeric, 4),
-           c.median_seconds
-    from   groups as g
-    cross  join unnest(%10$L::text[]) with ordinality as s (event, step)
-    left   join counted as c on c.step = s.step and c.breakdown is not distinct from g.breakdown
-    order  by g.subjects desc, g.breakdown collate "C", s.step
+    select c.breakdown, s.step::integer, s.event, s.subjects,
+           round(s.subjects::numeric / nullif(c.subjects[1], 0), 4),
+           round(s.subjects::numeric / nullif(c.subjects[greatest(s.step - 1, 1)], 0), 4),
+           s.seconds
+    from   counted as c
+    cross  join unnest(%11$L::text[], c.subjects, c.seconds) with ordinality as s (event, subjects, seconds, step)
+    order  by c.subjects[1] desc, c.breakdown collate "C", s.step
     $query$,
-    by || '_id', v_times, tracking.events_query(org, app, since, until, tags, steps), steps[1], v_depth, v_chain,
-    case when breakdown is null then 'null::text' else 'v.value' end,
+    v_subject, array_to_string(v_times, ', '), tracking.events_query(org, app, since, until, tags, steps), steps[1],
+    array_to_string(v_reached, ', '), v_attempt,
+    case when breakdown is null then 'null::text' else 'v.value' end, array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
     case when breakdown is not null then format(
-      $query$left join (
+      $query$
+      left   join (
         select e.%1$I as subject, e.occurred_at, min(e.tags ->> %2$L collate "C") as value
         from   (%3$s) as e
         group  by 1, 2
-      ) as v on v.subject = b.subject and v.occurred_at = b.at_1$query$,
-      by || '_id', breakdown, tracking.events_query(org, app, since, until, tags, steps[1:1], true)) end,
-    v_seconds, steps);
+      ) as v on v.subject = b.subject and v.occurred_at = b.at_1
+      group  by v.value$query$,
+      v_subject, breakdown, tracking.events_query(org, app, since, until, tags, steps[1:1], true)) end,
+    steps);
 end $$;
 comment on function tracking.funnel_query is 'The query that answers analytics.funnel.';
 revoke execute on function tracking.funnel_query from public;
