@@ -264,26 +264,27 @@ begin
       where  h.%1$I is not null
       group  by 1, 2, 3
     ),
-    begun as (
-      select s.subject, min(s.first_at) as at, min(s.period) as cohort
+    told as (
+      select s.event, s.period, s.last_at,
+             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
       from   seen as s
-      where  s.event = %4$L
-      group  by s.subject
+      window w as (partition by s.subject)
+    ),
+    counted as (
+      select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
+             count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
+      from   told as t
+      where  t.cohort is not null
+      group  by 1, 2
     ),
     cohorts as (
-      select b.cohort, count(*) as size from begun as b group by b.cohort
-    ),
-    returned as (
-      select b.cohort, s.period, count(*) as subjects
-      from   begun as b
-      join   seen as s on s.subject = b.subject and s.event = %5$L and s.last_at >= b.at
-      group  by 1, 2
+      select c.cohort, c.begun as size from counted as c where c.period = c.cohort
     )
-    select c.cohort, c.size, n.period, coalesce(r.subjects, 0), round(coalesce(r.subjects, 0)::numeric / c.size, 4)
+    select c.cohort, c.size, n.period, coalesce(r.returned, 0), round(coalesce(r.returned, 0)::numeric / c.size, 4)
     from   cohorts as c
     cross  join generate_series(0, %6$s - 1) as n (period)
     cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
-    left   join returned as r on r.cohort = c.cohort and r.period = p.first_day
+    left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
     where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L, true)
     order  by c.cohort, n.period
     $query$,
