@@ -232,6 +232,22 @@ comment on function analytics.funnel is
 
 -- Whether they come back ----------------------------------------------------------------------------
 
+-- The period of a time, as an expression: as date_trunc has it, but for its price.
+create function tracking.period_expression(of text, period text)
+  returns text
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case period
+    when 'month' then format('date_trunc(''month'', %s, ''UTC'')', of)
+    else format('date_bin(%L, %s, ''1969-12-29 00:00+00'')', '1 ' || period, of) -- a Monday before all events
+  end;
+end $$;
+comment on function tracking.period_expression is 'The beginning of the hour, day, week (from Monday on) or month of a time (UTC), as SQL.';
+revoke execute on function tracking.period_expression from public;
+grant execute on function tracking.period_expression to anon, authenticated, service_role, analyst;
+
 create type analytics.retention_period as (cohort date, size bigint, period integer, subjects bigint, share numeric);
 comment on type analytics.retention_period is 'How many of a cohort came back in a period.';
 comment on column analytics.retention_period.cohort is 'The period in which they did the first event for the first time: its first day (UTC).';
@@ -259,7 +275,7 @@ begin
   return query execute format(
     $query$
     with seen as (
-      select h.%1$I as subject, h.event, date_trunc(%2$L, h.hour)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
+      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
       from   (%3$s) as h
       where  h.%1$I is not null
       group  by 1, 2, 3
@@ -288,7 +304,7 @@ begin
     where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L, true)
     order  by c.cohort, n.period
     $query$,
-    by || '_id', period, tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
+    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
     first_event, return_event, periods, '1 ' || period, until);
 end $$;
 comment on function analytics.retention is
@@ -305,9 +321,10 @@ create function tracking.periods_query(period text, since timestamptz, until tim
 as $$
 begin
   return format(
-    'select generate_series(coalesce(date_trunc(%1$L, %2$L::timestamptz), min(c.period)), coalesce(date_trunc(%1$L, %3$L::timestamptz), max(c.period)), %4$L) as period from %5$s as c',
-    period, case when isfinite(since) then greatest(since, '1970-01-01') end,
-    case when isfinite(until) then least(until - interval '1 microsecond', now() + interval '1 day') end, '1 ' || period, counted);
+    'select generate_series(coalesce(%s, min(c.period)), coalesce(%s, max(c.period)), %L) as period from %s as c',
+    tracking.period_expression(quote_nullable(case when isfinite(since) then greatest(since, '1970-01-01') end) || '::timestamptz', period),
+    tracking.period_expression(quote_nullable(case when isfinite(until) then least(until - interval '1 microsecond', now() + interval '1 day') end) || '::timestamptz', period),
+    '1 ' || period, counted);
 end $$;
 comment on function tracking.periods_query is 'A subquery, as SQL, of the periods from since until until, with those that have nothing.';
 revoke execute on function tracking.periods_query from public;
@@ -339,7 +356,7 @@ begin
   return query execute format(
     $query$
     with seen as (
-      select h.%1$I as subject, date_trunc(%2$L, h.hour) as period, %3$s as counts
+      select h.%1$I as subject, %2$s as period, %3$s as counts
       from   (%4$s) as h
       where  h.%1$I is not null
       group  by 1, 2
@@ -359,7 +376,7 @@ begin
     left   join counted as c using (period)
     order  by 1
     $query$,
-    by || '_id', period, case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
+    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
     tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period, tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.active is
@@ -467,31 +484,31 @@ begin
   return query execute format(
     $query$
     with ordered as (
-      select e.actor_id, e.org_id, e.surface, e.occurred_at, e.event,
+      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
              coalesce(e.occurred_at - lag(e.occurred_at) over w > %2$L, true) as is_first,
              coalesce(lead(e.occurred_at) over w - e.occurred_at > %2$L, true) as is_last
       from   (%1$s) as e
       where  e.actor_id is not null
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
-    numbered as (
-      select o.*, count(*) filter (where o.is_first) over (
-               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as session
+    seated as (
+      select o.*, max(o.occurred_at) filter (where o.is_first) over (
+               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as started_at
       from   ordered as o
     ),
-    parts as (
-      select n.actor_id, n.session, n.org_id, n.surface, count(*) as events, min(n.occurred_at) as started_at, max(n.occurred_at) as ended_at,
-             min(n.event) filter (where n.is_first) as first_event, min(n.event) filter (where n.is_last) as last_event
-      from   numbered as n
-      group  by 1, 2, 3, 4
+    sessions as (
+      select s.actor_id, s.started_at, max(s.occurred_at) as ended_at, count(*) as events,
+             min(s.event) filter (where s.is_first) as first_event, min(s.event) filter (where s.is_last) as last_event,
+             array_agg(s.surface) filter (where s.surface is not null and (s.is_first or s.surface is distinct from s.last_surface)) as surfaces,
+             array_agg(s.org_id) filter (where s.org_id is not null and (s.is_first or s.org_id is distinct from s.last_org_id)) as orgs
+      from   seated as s
+      group  by s.actor_id, s.started_at
     )
-    select p.actor_id, min(p.started_at), max(p.ended_at), date_part('epoch', max(p.ended_at) - min(p.started_at)), sum(p.events)::bigint,
-           min(p.first_event), min(p.last_event),
-           coalesce(array_agg(distinct p.surface order by p.surface) filter (where p.surface is not null), '{}'),
-           coalesce(array_agg(distinct p.org_id order by p.org_id) filter (where p.org_id is not null), '{}')
-    from   parts as p
-    group  by p.actor_id, p.session
-    order  by 2 desc, 1
+    select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
+           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface from unnest(s.surfaces) as u (surface) order by 1) end,
+           case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
+    from   sessions as s
+    order  by s.started_at desc, s.actor_id
     $query$,
     tracking.events_query(org, app, since, until, tags), gap);
 end $$;
@@ -548,7 +565,7 @@ begin
       where  b.result is not null
     ),
     told as (
-      select date_trunc(%2$L, e.finished_at)::date as period, %3$s as by_value, e.*,
+      select (%2$s)::date as period, %3$s as by_value, e.*,
              e.finished_at - min(e.finished_at) filter (where e.has_failed) over (partition by e.app_id, e.platform, e.build_mode, e.streak) as red
       from   ended as e
     ),
@@ -575,7 +592,7 @@ begin
     order  by t.period, t.by_value collate "C"
     $query$,
     concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
-    period,
+    tracking.period_expression('e.finished_at', period),
     case when by is null then 'null::text' when by in ('platform', 'build_mode') then format('e.%I', by) else format('e.%I::text', by || '_id') end,
     tracking.time_filter('t.finished_at', since, until));
 end $$;
@@ -675,7 +692,7 @@ begin
     $query$
     with seen as (
       select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
-      from   (select date_trunc(%1$L, h.hour) as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
+      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
       group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
     ),
     counted as (
@@ -688,7 +705,7 @@ begin
     left   join counted as c using (period)
     order  by 1
     $query$,
-    period, tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
+    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
     tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.activity is
