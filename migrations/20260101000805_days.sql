@@ -315,9 +315,60 @@ comment on function tracking.circle_of is 'The circle whose days answer a questi
 revoke execute on function tracking.circle_of from public;
 grant execute on function tracking.circle_of to anon, authenticated, service_role, analyst;
 
+-- The days that a question cuts: those amid which it begins, ends, or has a border.
+create function tracking.cut_days(moments timestamptz[])
+  returns date[]
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return array(select distinct m::date from unnest(moments) as m where isfinite(m) and m <> date_trunc('day', m));
+end $$;
+comment on function tracking.cut_days is 'The days (UTC) that lie on both sides of a moment.';
+revoke execute on function tracking.cut_days from public;
+grant execute on function tracking.cut_days to anon, authenticated, service_role, analyst;
+
+-- A subquery of the events that no day answers for, of the days that are cut and of the tail: event, channel,
+-- occurred_at, day, member and number. Who has no number yet gets one for the answer, below zero.
+create function tracking.loose_query(
+  circle uuid, since timestamptz, until timestamptz, events text[], cut date[])
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+declare
+  v_org    constant uuid := case when circle not in (tracking.everybody(), tracking.all_orgs()) then circle end;
+  v_member constant text := case when circle = tracking.all_orgs() then 'org_id' else 'actor_id' end;
+  v_cut    text;
+begin
+  select string_agg(
+           tracking.events_query(v_org, null, greatest(since, d.day), least(until, d.day + 1), '{}', events) || ' union all ', '')
+  into   v_cut
+  from   unnest(cut) as d (day);
+  return format(
+    $query$
+      select e.event, e.channel, e.occurred_at, (e.occurred_at at time zone 'UTC')::date as day, e.%1$I as member,
+             case when e.%1$I is not null then coalesce(m.number, -dense_rank() over (
+               partition by m.number is null and e.%1$I is not null order by e.%1$I)) end::integer as number
+      from   (
+        %2$s
+        select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id, u.occurred_at
+        from   tracking.unrolled() as u
+        where  %3$s and %4$s and (u.occurred_at at time zone 'UTC')::date <> all (%5$L::date[])
+      ) as e
+      left   join tracking.members as m on m.circle = %6$L and m.member = e.%1$I%7$s$query$,
+    v_member, v_cut, tracking.filters('u', v_org, null, events), tracking.time_filter('u.occurred_at', since, until), cut, circle,
+    case when circle = tracking.all_orgs() then ' where e.org_id is not null' end);
+end $$;
+comment on function tracking.loose_query is
+  'A subquery, as SQL, of the events of cut days and of the tail: event, channel, occurred_at, day, member, number.';
+revoke execute on function tracking.loose_query from public;
+grant execute on function tracking.loose_query to anon, authenticated, service_role, analyst;
+
 -- A subquery of who did what on which day: event, channel, day, page, members, events, and at, when it was or the day
--- began. A key may come more than once. Days that the filters cut, or a moment `amid` does, are read event by event, as
--- is the tail. Who has no number yet gets one for the answer, on a page below zero.
+-- began. A key may come more than once. Where no events are named, and none by one, event and channel are null.
 create function tracking.days_query(
   circle uuid, since timestamptz, until timestamptz, events text[] default null, by_event boolean default false,
   amid timestamptz default null)
@@ -327,48 +378,28 @@ create function tracking.days_query(
   set timezone = 'UTC'
 as $$
 declare
-  v_org  constant uuid := nullif(nullif(circle, tracking.everybody()), tracking.all_orgs());
-  v_cut  constant date[] := array(
-    select distinct t::date from unnest(array[since, until, amid]) as t where isfinite(t) and t <> date_trunc('day', t));
-  v_loose text;
+  v_cut constant date[] := tracking.cut_days(array[since, until, amid]);
 begin
-  select string_agg(tracking.events_query(v_org, null, greatest(since, d.day), least(until, d.day + 1), '{}', events), ' union all ')
-  into   v_loose
-  from   unnest(v_cut) as d (day);
-  v_loose := concat_ws(' union all ', v_loose, format(
-    $query$
-      select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id, u.occurred_at
-      from   tracking.unrolled() as u
-      where  %s and %s and (u.occurred_at at time zone 'UTC')::date <> all (%L::date[])$query$,
-    tracking.filters('u', v_org, null, events), tracking.time_filter('u.occurred_at', since, until), v_cut));
   return format(
     $query$
       select d.event, d.channel, d.day, d.page, d.members::bit(4096) as members, d.events,
              d.day::timestamp at time zone 'UTC' as at
       from   tracking.days as d
-      where  d.circle = %1$L and %2$s and %3$s and d.day <> all (%4$L::date[])
+      where  d.circle = %L and %s and %s and d.day <> all (%L::date[])
       union  all
-      select n.event, n.channel, n.day, coalesce(n.number >> 12, 0),
-             coalesce(set_bit(0::bit(4096), n.number & 4095, 1), 0::bit(4096)), 1::bigint, n.occurred_at
-      from   (
-        select l.event, l.channel, (l.occurred_at at time zone 'UTC')::date as day, l.occurred_at,
-               case when l.%5$I is not null then coalesce(m.number, -dense_rank() over (
-                 partition by m.number is null and l.%5$I is not null order by l.%5$I)) end::integer as number
-        from   (%6$s) as l
-        left   join tracking.members as m on m.circle = %1$L and m.member = l.%5$I
-        where  %7$s
-      ) as n$query$,
+      select l.event, l.channel, l.day, coalesce(l.number >> 12, 0),
+             coalesce(set_bit(0::bit(4096), l.number & 4095, 1), 0::bit(4096)), 1::bigint, l.occurred_at
+      from   (%s) as l$query$,
     circle,
-    case when events is not null then format('d.event = any (%L::text[])', events) when by_event then 'd.event is not null' else 'd.event is null' end,
-    tracking.time_filter('d.day', date_trunc('day', since), until),
-    v_cut,
-    case when circle = tracking.all_orgs() then 'org_id' else 'actor_id' end,
-    v_loose,
-    case when circle = tracking.all_orgs() then 'l.org_id is not null' else 'true' end);
+    case
+      when events is not null then format('d.event = any (%L::text[])', events)
+      when by_event then 'd.event is not null'
+      else 'd.event is null'
+    end,
+    tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut));
 end $$;
 comment on function tracking.days_query is
-  'A subquery, as SQL, of who of a circle did what on which day: event, channel, day, page, members, events, at. '
-  'A key may come more than once.';
+  'A subquery, as SQL, of who of a circle did what on which day: event, channel, day, page, members, events, at.';
 revoke execute on function tracking.days_query from public;
 grant execute on function tracking.days_query to anon, authenticated, service_role, analyst;
 

@@ -338,6 +338,71 @@ comment on column analytics.active_period.new is 'Of these, who had never been s
 comment on column analytics.active_period."returning" is 'Of these, who had been there in the period before as well.';
 comment on column analytics.active_period.resurrected is 'Of these, who had been seen before, but not in the period before.';
 
+-- How many were active in each period, as a query: of each subject it has the periods in order.
+create function tracking.active_query(
+  by text, period text, event text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, %2$s as period, %3$s as counts
+      from   (%4$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
+    )
+    select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
+           count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
+    from   told as t
+    where  t.counts
+    group  by t.period
+    $query$,
+    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
+    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period);
+end $$;
+comment on function tracking.active_query is 'The query that answers analytics.active, from hours.';
+
+-- The same, by sets: those of the period, of the one before, and of all before.
+create function tracking.active_sets_query(circle uuid, period text, event text, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return case when circle is not null then format(
+    $query$
+    with sets as (
+      select %1$s as period, d.page, bit_or(d.members) as members, bit_or(d.members) filter (where %2$s) as counting
+      from   (%3$s) as d
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counting, coalesce(bit_or(s.members) over (w rows between unbounded preceding and 1 preceding), 0::bit(4096)) as before,
+             case when lag(s.period) over w = s.period - interval %4$L then lag(s.members) over w else 0::bit(4096) end as last
+      from   sets as s
+      window w as (partition by s.page order by s.period)
+    )
+    select t.period, sum(bit_count(t.counting))::bigint as active, sum(bit_count(t.counting & ~t.before))::bigint as new,
+           sum(bit_count(t.counting & t.last))::bigint as "returning"
+    from   told as t
+    group  by t.period
+    having sum(bit_count(t.counting)) > 0
+    $query$,
+    tracking.period_expression('d.at', period), tracking.time_filter('d.at', since, null),
+    tracking.days_query(circle, null, until, case when event is not null then array[event] end, amid => since), '1 ' || period) end;
+end $$;
+comment on function tracking.active_sets_query is 'The query that answers analytics.active, from days; null where there is no circle.';
+revoke execute on function tracking.active_query, tracking.active_sets_query from public;
+grant execute on function tracking.active_query, tracking.active_sets_query to anon, authenticated, service_role, analyst;
+
 create function analytics.active(
   by text default 'actor', period text default 'day', event text default null,
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -355,29 +420,16 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select h.%1$I as subject, %2$s as period, %3$s as counts
-      from   (%4$s) as h
-      where  h.%1$I is not null
-      group  by 1, 2
-    ),
-    told as (
-      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
-    ),
-    counted as (
-      select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
-             count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
-      from   told as t
-      where  t.counts
-      group  by t.period
-    )
+    with counted as (%1$s)
     select p.period::date, coalesce(c.active, 0), coalesce(c.new, 0), coalesce(c."returning", 0), coalesce(c.active - c.new - c."returning", 0)
-    from   (%6$s) as p
+    from   (%2$s) as p
     left   join counted as c using (period)
     order  by 1
     $query$,
-    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
-    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period, tracking.periods_query(period, since, until, 'counted'));
+    coalesce(
+      tracking.active_sets_query(tracking.circle_of(by, org, app, tags), period, event, since, until),
+      tracking.active_query(by, period, event, org, app, since, until, tags)),
+    tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.active is
   'How many persons (by => ''org'': organizations) did something in each day, week or month, and how many of them were new, returning or resurrected: '
@@ -622,7 +674,75 @@ comment on column analytics.surface_set.actors_at_least is 'Persons seen on all 
 comment on column analytics.surface_set.orgs is 'Organizations seen on exactly these: it had events there, whoever''s.';
 comment on column analytics.surface_set.orgs_at_least is 'Organizations seen on all of these, and perhaps on others.';
 
--- A set of surfaces is a number: a bit for each.
+-- How many persons and orgs were seen on exactly which surfaces, as a query. A set of surfaces is a number: a bit for
+-- each of those that are known.
+create function tracking.surfaces_query(org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs
+    from   (
+      select h.actor_id, h.org_id, bit_or(k.bit) as bits
+      from   (%s) as h
+      join   known as k on k.surface = h.surface
+      group  by grouping sets ((h.actor_id), (h.org_id))
+    ) as s
+    group  by s.bits
+    $query$, tracking.hours_query(org, app, since, until, tags));
+end $$;
+comment on function tracking.surfaces_query is 'The query that answers analytics.surfaces, from hours.';
+
+-- The same, by sets of people: who was seen on some surfaces and on no other.
+create function tracking.surfaces_sets_query(circle uuid, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_actors constant text := tracking.days_query(circle, since, until, by_event => true);
+  v_orgs   constant text := case
+    when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_event => true)
+    else format('select d.event, d.channel, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
+  end;
+begin
+  return case when circle is not null then format(
+    $query$
+    with named as materialized (
+      select true as is_org, d.event, d.channel, d.page, bit_or(d.members) as members from (%2$s) as d group by 1, 2, 3, 4
+      union  all
+      select false, d.event, d.channel, d.page, bit_or(d.members) from (%1$s) as d group by 1, 2, 3, 4
+    ),
+    placed as materialized (
+      select n.event, n.channel, tracking.surface_of(n.event, n.channel) as surface from (select distinct event, channel from named) as n
+    ),
+    sets as materialized (
+      select n.is_org, n.page, k.bit, bit_or(n.members) as members
+      from   named as n
+      join   placed as p on p.event = n.event and p.channel = n.channel
+      join   known as k on k.surface = p.surface
+      group  by 1, 2, 3
+    ),
+    exact as (
+      select n.bits, p.is_org, bit_count(bit_and(case when n.bits & k.bit > 0 then coalesce(s.members, 0::bit(4096)) else ~coalesce(s.members, 0::bit(4096)) end)) as subjects
+      from   (select distinct is_org, page from sets) as p
+      cross  join generate_series(1, (select sum(k.bit)::integer from known as k)) as n (bits)
+      cross  join known as k
+      left   join sets as s on s.is_org = p.is_org and s.page = p.page and s.bit = k.bit
+      group  by n.bits, p.is_org, p.page
+    )
+    select e.bits, sum(e.subjects) filter (where not e.is_org) as actors, sum(e.subjects) filter (where e.is_org) as orgs
+    from   exact as e
+    group  by e.bits
+    $query$, v_actors, v_orgs) end;
+end $$;
+comment on function tracking.surfaces_sets_query is 'The query that answers analytics.surfaces, from days; null where there is no circle.';
+revoke execute on function tracking.surfaces_query, tracking.surfaces_sets_query from public;
+grant execute on function tracking.surfaces_query, tracking.surfaces_sets_query to anon, authenticated, service_role, analyst;
+
 create function analytics.surfaces(
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
   returns setof analytics.surface_set
@@ -642,15 +762,7 @@ begin
     with known as (
       select s.surface, 1 << (s.number::integer - 1) as bit from unnest(%1$L::text[]) with ordinality as s (surface, number)
     ),
-    seen as (
-      select h.actor_id, h.org_id, bit_or(k.bit) as bits
-      from   (%2$s) as h
-      join   known as k on k.surface = h.surface
-      group  by grouping sets ((h.actor_id), (h.org_id))
-    ),
-    counted as (
-      select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs from seen as s group by s.bits
-    )
+    counted as (%2$s)
     select array(select k.surface from known as k where k.bit & n.bits > 0),
            coalesce(sum(c.actors) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.actors), 0)::bigint,
            coalesce(sum(c.orgs) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.orgs), 0)::bigint
@@ -659,7 +771,11 @@ begin
     group  by n.bits
     order  by cardinality(array(select k.surface from known as k where k.bit & n.bits > 0)), 1
     $query$,
-    v_surfaces, tracking.hours_query(org, app, since, until, tags), (1 << cardinality(v_surfaces)) - 1);
+    v_surfaces,
+    coalesce(
+      tracking.surfaces_sets_query(tracking.circle_of('actor', org, app, tags), org, since, until),
+      tracking.surfaces_query(org, app, since, until, tags)),
+    (1 << cardinality(v_surfaces)) - 1);
 end $$;
 comment on function analytics.surfaces is
   'How many persons and organizations were seen on each combination of the surfaces that there are: the dashboard, the CLI, the builder. '
@@ -673,6 +789,64 @@ comment on type analytics.activity_period is 'How much happened in a period.';
 comment on column analytics.activity_period.period is 'When it begins.';
 comment on column analytics.activity_period.actors is 'How many persons did something.';
 comment on column analytics.activity_period.orgs is 'For how many organizations something was done.';
+
+-- How much happened in each period, as a query.
+create function tracking.activity_query(
+  period text, event text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
+      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
+      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
+    )
+    select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
+    from   seen as s
+    group  by s.period
+    $query$,
+    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end));
+end $$;
+comment on function tracking.activity_query is 'The query that answers analytics.activity, from hours.';
+
+-- The same, by sets.
+create function tracking.activity_sets_query(circle uuid, period text, event text, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_events constant text[] := case when event is not null then array[event] end;
+  v_period constant text := tracking.period_expression('d.at', period);
+begin
+  return case when circle is not null and period <> 'hour' then format(
+    $query$
+    select s.period, sum(s.events)::bigint as events, sum(s.actors)::bigint as actors, %1$s as orgs
+    from   (
+      select %2$s as period, d.page, sum(d.events) as events, bit_count(bit_or(d.members)) as actors
+      from   (%3$s) as d
+      group  by 1, 2
+    ) as s%4$s
+    group  by s.period
+    $query$,
+    case when org is null then 'max(coalesce(o.orgs, 0))' else '1::bigint' end,
+    v_period, tracking.days_query(circle, since, until, v_events),
+    case when org is null then format(
+      $query$
+    left   join (
+      select o.period, sum(o.orgs)::bigint as orgs
+      from   (select %1$s as period, d.page, bit_count(bit_or(d.members)) as orgs from (%2$s) as d group by 1, 2) as o
+      group  by o.period
+    ) as o on o.period = s.period$query$,
+      v_period, tracking.days_query(tracking.all_orgs(), since, until, v_events)) end) end;
+end $$;
+comment on function tracking.activity_sets_query is 'The query that answers analytics.activity, from days; null where there is no circle.';
+revoke execute on function tracking.activity_query, tracking.activity_sets_query from public;
+grant execute on function tracking.activity_query, tracking.activity_sets_query to anon, authenticated, service_role, analyst;
 
 create function analytics.activity(
   period text default 'day', event text default null,
@@ -690,22 +864,15 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
-      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
-      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
-    ),
-    counted as (
-      select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
-      from   seen as s
-      group  by s.period
-    )
+    with counted as (%1$s)
     select p.period, coalesce(c.events, 0), coalesce(c.actors, 0), coalesce(c.orgs, 0)
-    from   (%3$s) as p
+    from   (%2$s) as p
     left   join counted as c using (period)
     order  by 1
     $query$,
-    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
+    coalesce(
+      tracking.activity_sets_query(tracking.circle_of('actor', org, app, tags), period, event, org, since, until),
+      tracking.activity_query(period, event, org, app, since, until, tags)),
     tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.activity is
