@@ -220,7 +220,7 @@ const sessions: Question = {
     select actor_id, started_at, ended_at, seconds, events, first_event, last_event,
            array_to_string(surfaces, ' ') as surfaces, array_to_string(orgs, ' ') as orgs
     from   analytics.sessions(gap => '30 minutes'${filters})`,
-  write: (org) => `
+  write: (org, dialect) => `
     with gaps as (
       select e.actor_id, e.occurred_at, e.event, e.org_id, ${surface} as surface, row_number() over in_order as n,
              coalesce(e.occurred_at - lag(e.occurred_at) over in_order > interval '30 minutes', true) as is_first
@@ -234,9 +234,13 @@ const sessions: Question = {
     )
     select actor_id, min(occurred_at) as started_at, max(occurred_at) as ended_at,
            extract(epoch from max(occurred_at) - min(occurred_at))::double precision as seconds, count(*) as events,
+           ${dialect === 'postgres' ? `
            (array_agg(event order by n))[1] as first_event, (array_agg(event order by n desc))[1] as last_event,
            array_to_string(array_agg(distinct surface order by surface), ' ') as surfaces,
-           array_to_string(array_agg(distinct org_id order by org_id) filter (where org_id is not null), ' ') as orgs
+           array_to_string(array_agg(distinct org_id order by org_id), ' ') as orgs` : `
+           arg_min(event, n) as first_event, arg_max(event, n) as last_event,
+           array_to_string(list_sort(list_distinct(list(surface))), ' ') as surfaces,
+           array_to_string(list_sort(list_distinct(list(org_id))), ' ') as orgs`}
     from   runs
     group  by actor_id, run`,
 }
@@ -307,17 +311,41 @@ const buildHealth: Question = {
   isRolledUp: false,
   call: (filters) => `
     select period, builds, succeeded, failed, success_rate, p50_run_seconds, p95_run_seconds, p50_queue_seconds, p95_queue_seconds,
-           median_seconds_to_green, flakiness
+           coalesce((failure_categories ->> 'timeout')::bigint, 0) as timeouts,
+           coalesce((failure_categories ->> 'builder_error')::bigint, 0) as builder_errors, median_seconds_to_green, flakiness
     from   analytics.build_health('week'${filters})`,
   write: (org) => `
-    with told as (
-      select b.*, case when b.status = 'succeeded' then 1 when b.status in ('failed', 'timed_out') then 0 end as is_green
+    with builds as (
+      select b.*, b.status = 'succeeded' as has_succeeded, b.status in ('failed', 'timed_out') as has_failed,
+             lead(b.status) over by_request = 'succeeded' and lead(b.created_at) over by_request <= b.completed_at + interval '1 hour' as is_flaky
       from   public.build_requests as b
-      where  b.completed_at is not null
-      and    ${org('b.owner_org')}
+      where  ${org('b.owner_org')}
+      window by_request as (partition by b.app_id, b.platform, b.build_mode order by b.created_at, b.id)
+    ),
+    ended as (
+      select *, count(*) filter (where has_succeeded) over (
+               partition by app_id, platform, build_mode order by completed_at, id rows between unbounded preceding and 1 preceding) as streak
+      from   builds
+      where  status not in ('pending', 'running')
+    ),
+    told as (
+      select *, extract(epoch from completed_at - min(completed_at) filter (where has_failed) over (
+               partition by app_id, platform, build_mode, streak))::double precision as red_seconds,
+             extract(epoch from completed_at - started_at)::double precision as run_seconds,
+             extract(epoch from started_at - created_at)::double precision as queue_seconds
+      from   ended
     )
-    select date_trunc('week', completed_at)::date as period, count(*) as builds, sum(is_green) as succeeded, sum(1 - is_green) as failed,
-           avg(is_green) as success_rate
+    select date_trunc('week', completed_at)::date as period, count(*) as builds, count(*) filter (where has_succeeded) as succeeded,
+           count(*) filter (where has_failed) as failed,
+           round(1.0 * count(*) filter (where has_succeeded) / nullif(count(*) filter (where has_succeeded or has_failed), 0), 4) as success_rate,
+           percentile_cont(0.5) within group (order by run_seconds) as p50_run_seconds,
+           percentile_cont(0.95) within group (order by run_seconds) as p95_run_seconds,
+           percentile_cont(0.5) within group (order by queue_seconds) as p50_queue_seconds,
+           percentile_cont(0.95) within group (order by queue_seconds) as p95_queue_seconds,
+           count(*) filter (where status = 'timed_out' or status = 'failed' and last_error = 'timeout') as timeouts,
+           count(*) filter (where status = 'failed' and last_error <> 'timeout') as builder_errors,
+           percentile_cont(0.5) within group (order by red_seconds) filter (where has_succeeded) as median_seconds_to_green,
+           round(1.0 * count(*) filter (where has_failed and is_flaky) / nullif(count(*) filter (where has_failed), 0), 4) as flakiness
     from   told
     group  by 1`,
 }

@@ -256,6 +256,148 @@ comment on column analytics.retention_period.period is '0 is the cohort''s own p
 comment on column analytics.retention_period.subjects is 'How many of them did the return event in that period.';
 comment on column analytics.retention_period.share is 'Which part of them that is, from 0 to 1.';
 
+-- Of each cohort: how many begin in a period, and how many return in it, as a query.
+create function tracking.retention_query(
+  first_event text, return_event text, period text, by text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
+      from   (%3$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2, 3
+    ),
+    told as (
+      select s.event, s.period, s.last_at,
+             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
+      from   seen as s
+      window w as (partition by s.subject)
+    )
+    select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
+           count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
+    from   told as t
+    where  t.cohort is not null
+    group  by 1, 2
+    $query$,
+    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
+    first_event, return_event);
+end $$;
+comment on function tracking.retention_query is 'The query that answers analytics.retention, from hours.';
+
+-- The same, by sets. Who begins and returns on one day, and not later in the period, is asked for the times of that day:
+-- only they tell whether the return came after the beginning.
+create function tracking.retention_sets_query(
+  circle uuid, first_event text, return_event text, period text, periods integer, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return case when circle is not null then format(
+    $query$
+    with days as materialized (
+      select (%1$s)::date as period, d.day, d.page, coalesce(bit_or(d.members) filter (where d.event = %2$L), 0::bit(4096)) as begun,
+             coalesce(bit_or(d.members) filter (where d.event = %3$L), 0::bit(4096)) as returned
+      from   (%4$s) as d
+      group  by 1, 2, 3
+    ),
+    told as materialized (
+      select d.period, d.day, d.page, d.returned,
+             d.begun & ~coalesce(bit_or(d.begun) over (partition by d.page order by d.day rows between unbounded preceding and 1 preceding), 0::bit(4096)) as begun,
+             coalesce(bit_or(d.returned) over (
+               partition by d.page, d.period order by d.day desc rows between unbounded preceding and 1 preceding), 0::bit(4096)) as returned_later
+      from   days as d
+    ),
+    sets as materialized (
+      select t.period, t.page, bit_or(t.begun) as begun, bit_or(t.returned) as returned, sum(bit_count(t.begun))::bigint as size,
+             sum(bit_count(t.begun & case when %2$L = %3$L then t.begun else t.returned_later end))::bigint as returned_at_once
+      from   told as t
+      group  by 1, 2
+    ),
+    unsure as materialized (%5$s)
+    select s.period as cohort, s.period, sum(s.size)::bigint as begun,
+           (sum(s.returned_at_once) + (select count(*) from unsure as u where u.period = s.period and u.has_returned))::bigint as returned
+    from   sets as s
+    group  by s.period
+    union  all
+    select s.period, r.period, 0, sum(bit_count(s.begun & r.returned))::bigint
+    from   sets as s
+    join   sets as r on r.page = s.page and r.period > s.period and r.period < s.period + %6$s * interval %7$L
+    group  by 1, 2
+    $query$,
+    tracking.period_expression('d.at', period), first_event, return_event,
+    tracking.days_query(circle, since, until, array[first_event, return_event]),
+    tracking.unsure_query(circle, first_event, return_event, org, since, until), periods, '1 ' || period) end;
+end $$;
+comment on function tracking.retention_sets_query is 'The query that answers analytics.retention, from days; null where there is no circle.';
+
+-- Who began and returned on one day, and not later in the period: in which, and whether the return came last.
+create function tracking.unsure_query(
+  circle uuid, first_event text, return_event text, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+declare
+  v_loose constant text := tracking.loose_query(
+    circle, since, until, array[first_event, return_event], tracking.cut_days(array[since, until]));
+begin
+  return format(
+    $query$
+      with loose as materialized (%1$s),
+      shared as materialized (
+        select t.period, t.day, t.page, t.begun & t.returned & ~t.returned_later as members from told as t where %2$L <> %3$L
+      ),
+      chunks as materialized (
+        select s.period, s.day, s.page, c.place, substring(s.members from c.place + 1 for 64) as members
+        from   shared as s
+        cross  join generate_series(0, 4095, 64) as c (place)
+        where  bit_count(s.members) > 0
+      ),
+      asked as (
+        select c.period, c.day, m.member
+        from   chunks as c
+        cross  join generate_series(0, 63) as p (place)
+        join   (
+          select o.number, o.member from tracking.members as o where o.circle = %4$L
+          union  all
+          select distinct l.number, l.member from loose as l where l.number < 0
+        ) as m on m.number = (c.page << 12) + c.place + p.place
+        where  bit_count(c.members) > 0
+        and    get_bit(c.members, p.place) = 1
+      )
+      select a.period, (
+        select max(x.occurred_at) filter (where x.event = %3$L) >= min(x.occurred_at) filter (where x.event = %2$L)
+        from   (
+          select k.event, unnest(h.times) as occurred_at
+          from   tracking.activity as h
+          join   tracking.kinds as k on k.kind_id = h.kind_id
+          where  %5$s and k.event in (%2$L, %3$L)
+          and    h.hour >= a.day::timestamp at time zone 'UTC' and h.hour < (a.day + 1)::timestamp at time zone 'UTC'
+          union  all
+          select l.event, l.occurred_at from loose as l where l.member = a.member and l.day = a.day
+        ) as x
+        where  %6$s
+      ) as has_returned
+      from   asked as a$query$,
+    v_loose, first_event, return_event, circle,
+    case
+      when circle = tracking.all_orgs() then 'k.scope_id = a.member and k.org_id = a.member'
+      else 'h.actor_id = a.member and ' || tracking.filters('k', org, null, null)
+    end,
+    tracking.time_filter('x.occurred_at', since, until));
+end $$;
+comment on function tracking.unsure_query is 'A subquery of who began and returned on one day only, for analytics.retention.';
+revoke execute on function tracking.retention_query, tracking.retention_sets_query, tracking.unsure_query from public;
+grant execute on function tracking.retention_query, tracking.retention_sets_query, tracking.unsure_query to anon, authenticated, service_role, analyst;
+
 create function analytics.retention(
   first_event text, return_event text default null, period text default 'week', by text default 'actor', periods integer default 12,
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -274,38 +416,22 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
-      from   (%3$s) as h
-      where  h.%1$I is not null
-      group  by 1, 2, 3
-    ),
-    told as (
-      select s.event, s.period, s.last_at,
-             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
-      from   seen as s
-      window w as (partition by s.subject)
-    ),
-    counted as (
-      select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
-             count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
-      from   told as t
-      where  t.cohort is not null
-      group  by 1, 2
-    ),
+    with counted as (%1$s),
     cohorts as (
-      select c.cohort, c.begun as size from counted as c where c.period = c.cohort
+      select c.cohort, sum(c.begun)::bigint as size from counted as c where c.begun > 0 group by c.cohort
     )
     select c.cohort, c.size, n.period, coalesce(r.returned, 0), round(coalesce(r.returned, 0)::numeric / c.size, 4)
     from   cohorts as c
-    cross  join generate_series(0, %6$s - 1) as n (period)
-    cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
+    cross  join generate_series(0, %2$s - 1) as n (period)
+    cross  join lateral (select (c.cohort + n.period * interval %3$L)::date) as p (first_day)
     left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
-    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L, true)
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %4$L, true)
     order  by c.cohort, n.period
     $query$,
-    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
-    first_event, return_event, periods, '1 ' || period, until);
+    coalesce(
+      tracking.retention_sets_query(tracking.circle_of(by, org, app, tags), first_event, return_event, period, periods, org, since, until),
+      tracking.retention_query(first_event, return_event, period, by, org, app, since, until, tags)),
+    periods, '1 ' || period, until);
 end $$;
 comment on function analytics.retention is
   'Which part of those who did one event for the first time in a day, week or month did another one, or the same, in the periods after that. '
