@@ -15,7 +15,9 @@
 
 
 -- Circles -------------------------------------------------------------------------------------------
--- A circle is an org, whose members are the people who did something for it; or everybody; or all orgs.
+-- A circle is an org, whose members are the people who did something for it; or everybody; or all orgs. Circles have
+-- kinds of their own (chapter 8), of all apps: the circle is their scope and org. One of them, all events together, has a
+-- blank name and a blank channel, as no event has.
 
 create function tracking.everybody()
   returns uuid
@@ -52,19 +54,16 @@ comment on column tracking.members.member is 'A person; of the circle of all org
 comment on column tracking.members.number is 'From 0 on.';
 
 create table tracking.days (
-  circle  uuid        not null,
-  event   text,
-  channel text,
+  kind_id integer     not null,
   day     date        not null,
   page    integer     not null,
   events  bigint      not null,
   members bit varying not null,
-  constraint day_is_there_once unique nulls not distinct (circle, event, channel, day, page)
+  primary key (kind_id, day, page)
 ) with (fillfactor = 80);
-comment on table tracking.days is 'Who of a circle did what on which day (UTC): a row for each event, and one for all events together.';
-comment on column tracking.days.circle is 'An org, tracking.everybody() or tracking.all_orgs().';
-comment on column tracking.days.event is 'The event; null: whichever.';
-comment on column tracking.days.channel is 'Its channel; null: whichever.';
+comment on table tracking.days is 'Who of a circle did what on which day (UTC).';
+comment on column tracking.days.kind_id is
+  'The kind of event: of all apps, with the circle as its scope. One kind of each circle has no name: it is all events.';
 comment on column tracking.days.page is 'Which members: those whose numbers divided by 4,096 are this.';
 comment on column tracking.days.events is 'How many events they had; on page 0 also those of nobody.';
 comment on column tracking.days.members is 'A one for each who was there, in the place of the number modulo 4,096. The zeros behind the last are left out.';
@@ -74,16 +73,16 @@ alter table tracking.days enable row level security;
 grant select on tracking.members, tracking.days to anon, authenticated, service_role, analyst;
 create policy "people read the members of their own orgs" on tracking.members
   for select to anon, authenticated using (circle = any (array(select org.readable())));
-create policy "people read the days of their own orgs" on tracking.days
-  for select to anon, authenticated using (circle = any (array(select org.readable())));
+create policy "people read the days of the kinds that they may read" on tracking.days
+  for select to anon, authenticated using (kind_id in (select k.kind_id from tracking.kinds as k));
 create policy "analysts read all members" on tracking.members for select to analyst using (true);
 create policy "analysts read all days" on tracking.days for select to analyst using (true);
 
 
 -- Following the activity ----------------------------------------------------------------------------
 
--- What a change of the activity is to the circles: a query of circle, event, channel, day, member and events; given a
--- query of kind_id, hour, actor_id and events.
+-- What a change of the activity is to the circles: a query of circle, event, channel, surface, day, member and events;
+-- given one of kind_id, hour, actor_id and events.
 create function tracking.circles_query(changes_query text)
   returns text
   language plpgsql immutable
@@ -92,20 +91,25 @@ as $$
 begin
   return format(
     $query$
-    select c.circle, k.event, k.channel, (a.hour at time zone 'UTC')::date as day, c.member, sum(a.events) as events
-    from   (%s) as a
-    join   tracking.kinds as k on k.kind_id = a.kind_id
-    cross  join lateral (
-      values (k.org_id, a.actor_id), (tracking.everybody(), a.actor_id), (nullif(tracking.all_orgs(), coalesce(k.org_id, tracking.all_orgs())), k.org_id)
-    ) as c (circle, member)
+    select c.circle, a.event, a.channel, a.surface, a.day, c.member, sum(a.events) as events
+    from   (
+      select k.org_id, k.event, k.channel, k.surface, (a.hour at time zone 'UTC')::date as day, a.actor_id, sum(a.events) as events
+      from   (%s) as a
+      join   tracking.kinds as k on k.kind_id = a.kind_id
+      group  by 1, 2, 3, 4, 5, 6
+    ) as a
+    cross  join lateral (values
+      (a.org_id, a.actor_id),
+      (tracking.everybody(), a.actor_id),
+      (case when a.org_id is not null then tracking.all_orgs() end, a.org_id)) as c (circle, member)
     where  c.circle is not null
-    group  by 1, 2, 3, 4, 5
+    group  by 1, 2, 3, 4, 5, 6
     $query$, changes_query);
 end $$;
 comment on function tracking.circles_query is 'A query of what a change of the activity is to the circles, as SQL.';
 revoke execute on function tracking.circles_query from public;
 
--- Adds to the days, and gives a number to whoever has none.
+-- Adds to the days, gives a number to whoever has none, and makes the kinds that a circle lacks.
 create function tracking.add_days_query(changes_query text)
   returns text
   language plpgsql immutable
@@ -121,14 +125,15 @@ begin
       select m.circle, m.member from tracking.members as m
       where  (m.circle, m.member) in (select c.circle, c.member from changes as c)
     ),
+    latest as materialized (
+      select c.circle, coalesce((select max(m.number) from tracking.members as m where m.circle = c.circle), -1) as number
+      from   (select distinct circle from strangers) as c
+    ),
     numbered as (
       insert into tracking.members as m (circle, member, number)
-      select s.circle, s.member, coalesce(l.number, -1) + row_number() over (partition by s.circle)
+      select s.circle, s.member, l.number + row_number() over (partition by s.circle)
       from   strangers as s
-      left   join (
-        select c.circle, (select max(m.number) from tracking.members as m where m.circle = c.circle) as number
-        from   (select distinct circle from strangers) as c
-      ) as l on l.circle = s.circle
+      join   latest as l on l.circle = s.circle
       returning m.circle, m.member, m.number
     ),
     known as (
@@ -138,20 +143,43 @@ begin
       where  (m.circle, m.member) in (select c.circle, c.member from changes as c)
     ),
     sets as (
-      select c.circle, c.event, c.channel, c.day, coalesce(k.number >> 12, 0) as page, sum(c.events) as events,
+      select c.circle, c.event, c.channel, c.surface, c.day, coalesce(k.number >> 12, 0) as page, sum(c.events) as events,
              bit_or(set_bit(0::bit(4096), k.number & 4095, 1)) as members, max(k.number & 4095) / 64 * 64 + 64 as places
       from   changes as c
       left   join known as k on (k.circle, k.member) = (c.circle, c.member)
-      group  by 1, 2, 3, 4, 5
+      group  by 1, 2, 3, 4, 5, 6
+    ),
+    days as materialized (
+      select s.circle, n.event, n.channel, n.surface, s.day, s.page, sum(s.events) as events,
+             substring(coalesce(bit_or(s.members), 0::bit(4096)) for coalesce(max(s.places), 0)) as members
+      from   sets as s
+      cross  join lateral (values (s.event, s.channel, s.surface), ('', '', null)) as n (event, channel, surface)
+      group  by 1, 2, 3, 4, 5, 6
+    ),
+    named as materialized (
+      select d.circle, d.event, d.channel, d.surface, k.kind_id
+      from   (select distinct circle, event, channel, surface from days) as d
+      left   join tracking.kinds as k
+      on     (k.scope_id, k.event, k.channel) = (d.circle, d.event, d.channel)
+      and    k.org_id = d.circle
+      and    k.app_id is null
+    ),
+    made as (
+      insert into tracking.kinds as k (scope_id, org_id, event, channel, surface)
+      select n.circle, n.circle, n.event, n.channel, n.surface from named as n where n.kind_id is null
+      returning k.scope_id, k.event, k.channel, k.kind_id
+    ),
+    kinds as (
+      select n.circle, n.event, n.channel, n.kind_id from named as n where n.kind_id is not null
+      union  all
+      select m.scope_id, m.event, m.channel, m.kind_id from made as m
     )
-    insert into tracking.days as d (circle, event, channel, day, page, events, members)
-    select s.circle, n.event, n.channel, s.day, s.page, sum(s.events),
-           substring(coalesce(bit_or(s.members), 0::bit(4096)) for coalesce(max(s.places), 0))
-    from   sets as s
-    cross  join lateral (values (s.event, s.channel), (null, null)) as n (event, channel)
-    group  by 1, 2, 3, 4, 5
-    order  by 1, 2, 3, 4, 5
-    on     conflict on constraint day_is_there_once do update set
+    insert into tracking.days as d (kind_id, day, page, events, members)
+    select k.kind_id, d.day, d.page, d.events, d.members
+    from   days as d
+    join   kinds as k on (k.circle, k.event, k.channel) = (d.circle, d.event, d.channel)
+    order  by 1, 2, 3
+    on     conflict on constraint days_pkey do update set
       events = d.events + excluded.events,
       members = (d.members || substring(0::bit(4096) for greatest(length(excluded.members) - length(d.members), 0)))
               | (excluded.members || substring(0::bit(4096) for greatest(length(d.members) - length(excluded.members), 0)))
@@ -160,7 +188,7 @@ end $$;
 comment on function tracking.add_days_query is 'Adds a change of the activity to the days, as SQL.';
 revoke execute on function tracking.add_days_query from public;
 
--- Takes away from the days: the events; and the members whose last event of the day it was.
+-- Takes away from the days: the events, and those members whose last event of the day it was.
 create function tracking.take_days_query(changes_query text)
   returns text
   language plpgsql immutable
@@ -170,7 +198,7 @@ begin
   return format(
     $query$
     with changes as materialized (%s),
-    left_over as materialized (
+    remaining as materialized (
       select c.circle, c.member, k.event, k.channel, c.day
       from   (select distinct circle, member, day from changes where circle <> tracking.all_orgs()) as c
       join   tracking.activity as a
@@ -181,7 +209,7 @@ begin
       union
       select c.circle, c.member, k.event, k.channel, c.day
       from   (select distinct circle, member, day from changes where circle = tracking.all_orgs()) as c
-      join   tracking.kinds as k on k.org_id = c.member
+      join   tracking.kinds as k on k.scope_id = c.member and k.org_id = c.member
       join   tracking.activity as a
       on     a.kind_id = k.kind_id
       and    a.hour >= c.day::timestamp at time zone 'UTC'
@@ -191,36 +219,37 @@ begin
       (
         select c.circle, c.member, c.event, c.channel, c.day from changes as c where c.member is not null
         except
-        select l.circle, l.member, l.event, l.channel, l.day from left_over as l
+        select r.circle, r.member, r.event, r.channel, r.day from remaining as r
       )
       union  all
       (
-        select c.circle, c.member, null, null, c.day from changes as c where c.member is not null
+        select c.circle, c.member, '', '', c.day from changes as c where c.member is not null
         except
-        select l.circle, l.member, null, null, l.day from left_over as l
+        select r.circle, r.member, '', '', r.day from remaining as r
       )
     ),
     taken as (
-      select t.circle, t.event, t.channel, t.day, t.page, sum(t.events) as events, bit_or(t.members) as members
+      select t.circle, t.event, t.channel, t.day, coalesce(m.number >> 12, 0) as page, sum(t.events) as events,
+             bit_or(set_bit(0::bit(4096), m.number & 4095, 1)) filter (where t.events = 0) as members
       from   (
-        select c.circle, n.event, n.channel, c.day, coalesce(m.number >> 12, 0) as page, c.events, null::bit(4096) as members
+        select c.circle, c.member, n.event, n.channel, c.day, c.events
         from   changes as c
-        cross  join lateral (values (c.event, c.channel), (null, null)) as n (event, channel)
-        left   join tracking.members as m on (m.circle, m.member) = (c.circle, c.member)
+        cross  join lateral (values (c.event, c.channel), ('', '')) as n (event, channel)
         union  all
-        select g.circle, g.event, g.channel, g.day, m.number >> 12, 0, set_bit(0::bit(4096), m.number & 4095, 1)
-        from   gone as g
-        join   tracking.members as m on (m.circle, m.member) = (g.circle, g.member)
+        select g.circle, g.member, g.event, g.channel, g.day, 0 from gone as g
       ) as t
+      left   join tracking.members as m on (m.circle, m.member) = (t.circle, t.member)
       group  by 1, 2, 3, 4, 5
     )
     update tracking.days as d
     set    events = d.events - t.events,
            members = d.members & ~substring(coalesce(t.members, 0::bit(4096)) for length(d.members))
     from   taken as t
-    where  (d.circle, d.day, d.page) = (t.circle, t.day, t.page)
-    and    d.event is not distinct from t.event
-    and    d.channel is not distinct from t.channel
+    join   tracking.kinds as k
+    on     (k.scope_id, k.event, k.channel) = (t.circle, t.event, t.channel)
+    and    k.org_id = t.circle
+    and    k.app_id is null
+    where  (d.kind_id, d.day, d.page) = (k.kind_id, t.day, t.page)
     $query$, tracking.circles_query(changes_query));
 end $$;
 comment on function tracking.take_days_query is 'Takes a change of the activity away from the days, as SQL.';
@@ -240,14 +269,13 @@ begin
     execute tracking.add_days_query(v_added);
   elsif TG_OP = 'UPDATE' then
     execute tracking.add_days_query(format(
-      '%s union all select r.kind_id, r.hour, r.actor_id, -cardinality(r.times) from removed as r', v_added));
+      '%s union all select r.kind_id, r.hour, r.actor_id, -r.events from (%s) as r', v_added, v_removed));
   else
     execute tracking.take_days_query(v_removed);
-    delete from tracking.days as d
-    where  d.events = 0
-    and    d.day in (select (r.hour at time zone 'UTC')::date from removed as r);
-    perform tracking.forget_members(array(select distinct r.actor_id from removed as r), array(
-      select distinct k.org_id from removed as r join tracking.kinds as k on k.kind_id = r.kind_id));
+    perform tracking.forget_members(
+      array(select distinct r.actor_id from removed as r),
+      array(select distinct k.org_id from removed as r join tracking.kinds as k on k.kind_id = r.kind_id),
+      array(select distinct (r.hour at time zone 'UTC')::date from removed as r));
   end if;
   return null;
 end $$;
@@ -260,13 +288,19 @@ create trigger changed_activity_is_in_days after update on tracking.activity
 create trigger removed_activity_is_not_in_days after delete on tracking.activity
   referencing old table as removed for each statement execute function tracking.keep_days();
 
--- Forgets whoever has no activity any more.
-create function tracking.forget_members(actors uuid[], orgs uuid[])
+-- Forgets days that have no event any more, and whoever has no activity any more.
+create function tracking.forget_members(actors uuid[], orgs uuid[], days date[])
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
 as $$
 begin
+  delete from tracking.days as d
+  using  tracking.kinds as k
+  where  k.scope_id = any (orgs || tracking.everybody() || tracking.all_orgs())
+  and    d.kind_id = k.kind_id
+  and    d.day = any (days)
+  and    d.events = 0;
   delete from tracking.members as m
   where  m.member = any (actors)
   and    m.circle <> tracking.all_orgs()
@@ -284,10 +318,12 @@ begin
     select
     from   tracking.activity as a
     join   tracking.kinds as k on k.kind_id = a.kind_id
-    where  k.org_id = m.member
+    where  k.scope_id = m.member
+    and    k.org_id = m.member
   );
 end $$;
-comment on function tracking.forget_members is 'Takes the numbers from those of these actors and orgs that have no activity any more.';
+comment on function tracking.forget_members is
+  'Forgets what is empty: days of these orgs and of all, and those of these actors and orgs that have no activity any more.';
 revoke execute on function tracking.forget_members from public;
 
 
@@ -306,7 +342,14 @@ declare
     when org is null then tracking.all_orgs()
   end;
 begin
-  if app is null and tracking.asks_rollup(tags) and exists (select from tracking.days as d where d.circle = v_circle) then
+  if app is null and tracking.asks_rollup(tags) and exists (
+    select
+    from   tracking.kinds as k
+    join   tracking.days as d on d.kind_id = k.kind_id
+    where  k.scope_id = v_circle
+    and    k.org_id = v_circle
+    and    k.event = ''
+  ) then
     return v_circle;
   end if;
   return null;
@@ -329,7 +372,7 @@ comment on function tracking.cut_days is 'The days (UTC) that lie on both sides 
 revoke execute on function tracking.cut_days from public;
 grant execute on function tracking.cut_days to anon, authenticated, service_role, analyst;
 
--- A subquery of the events that no day answers for, of the days that are cut and of the tail: event, channel,
+-- A subquery of the events that no day answers for, of the days that are cut and of the tail: event, channel, surface,
 -- occurred_at, day, member and number. Who has no number yet gets one for the answer, below zero.
 create function tracking.loose_query(
   circle uuid, since timestamptz, until timestamptz, events text[], cut date[])
@@ -349,7 +392,7 @@ begin
   from   unnest(cut) as d (day);
   return format(
     $query$
-      select e.event, e.channel, e.occurred_at, (e.occurred_at at time zone 'UTC')::date as day, e.%1$I as member,
+      select e.event, e.channel, e.surface, e.occurred_at, (e.occurred_at at time zone 'UTC')::date as day, e.%1$I as member,
              case when e.%1$I is not null then coalesce(m.number, -dense_rank() over (
                partition by m.number is null and e.%1$I is not null order by e.%1$I)) end::integer as number
       from   (
@@ -363,12 +406,12 @@ begin
     case when circle = tracking.all_orgs() then ' where e.org_id is not null' end);
 end $$;
 comment on function tracking.loose_query is
-  'A subquery, as SQL, of the events of cut days and of the tail: event, channel, occurred_at, day, member, number.';
+  'A subquery, as SQL, of the events of cut days and of the tail: event, channel, surface, occurred_at, day, member, number.';
 revoke execute on function tracking.loose_query from public;
 grant execute on function tracking.loose_query to anon, authenticated, service_role, analyst;
 
--- A subquery of who did what on which day: event, channel, day, page, members, events, and at, when it was or the day
--- began. A key may come more than once. Where no events are named, and none by one, event and channel are null.
+-- A subquery of who did what on which day: event, channel, surface, day, page, members, events, and at, when it was or
+-- the day began. A key may come more than once. Events have their names where some are named, or by_event is true.
 create function tracking.days_query(
   circle uuid, since timestamptz, until timestamptz, events text[] default null, by_event boolean default false,
   amid timestamptz default null)
@@ -382,24 +425,26 @@ declare
 begin
   return format(
     $query$
-      select d.event, d.channel, d.day, d.page, d.members::bit(4096) as members, d.events,
+      select k.event, k.channel, k.surface, d.day, d.page, d.members::bit(4096) as members, d.events,
              d.day::timestamp at time zone 'UTC' as at
-      from   tracking.days as d
-      where  d.circle = %L and %s and %s and d.day <> all (%L::date[])
+      from   tracking.kinds as k
+      join   tracking.days as d on d.kind_id = k.kind_id
+      where  k.scope_id = %1$L and k.org_id is not null and k.app_id is null and %2$s
+      and    %3$s and d.day <> all (%4$L::date[])
       union  all
-      select l.event, l.channel, l.day, coalesce(l.number >> 12, 0),
+      select l.event, l.channel, l.surface, l.day, coalesce(l.number >> 12, 0),
              coalesce(set_bit(0::bit(4096), l.number & 4095, 1), 0::bit(4096)), 1::bigint, l.occurred_at
-      from   (%s) as l$query$,
+      from   (%5$s) as l$query$,
     circle,
     case
-      when events is not null then format('d.event = any (%L::text[])', events)
-      when by_event then 'd.event is not null'
-      else 'd.event is null'
+      when events is not null then format('k.event = any (%L::text[])', events)
+      when by_event then 'k.event <> '''''
+      else 'k.event = '''''
     end,
     tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut));
 end $$;
 comment on function tracking.days_query is
-  'A subquery, as SQL, of who of a circle did what on which day: event, channel, day, page, members, events, at.';
+  'A subquery, as SQL, of who of a circle did what on which day: event, channel, surface, day, page, members, events, at.';
 revoke execute on function tracking.days_query from public;
 grant execute on function tracking.days_query to anon, authenticated, service_role, analyst;
 

@@ -832,25 +832,21 @@ declare
   v_actors constant text := tracking.days_query(circle, since, until, by_event => true);
   v_orgs   constant text := case
     when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_event => true)
-    else format('select d.event, d.channel, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
+    else format('select d.surface, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
   end;
 begin
   return case when circle is not null then format(
     $query$
-    with named as materialized (
-      select true as is_org, d.event, d.channel, d.page, bit_or(d.members) as members from (%2$s) as d group by 1, 2, 3, 4
+    with sets as materialized (
+      select true as is_org, k.bit, d.page, bit_or(d.members) as members
+      from   (%2$s) as d
+      join   known as k on k.surface = d.surface
+      group  by 2, 3
       union  all
-      select false, d.event, d.channel, d.page, bit_or(d.members) from (%1$s) as d group by 1, 2, 3, 4
-    ),
-    placed as materialized (
-      select n.event, n.channel, tracking.surface_of(n.event, n.channel) as surface from (select distinct event, channel from named) as n
-    ),
-    sets as materialized (
-      select n.is_org, n.page, k.bit, bit_or(n.members) as members
-      from   named as n
-      join   placed as p on p.event = n.event and p.channel = n.channel
-      join   known as k on k.surface = p.surface
-      group  by 1, 2, 3
+      select false, k.bit, d.page, bit_or(d.members)
+      from   (%1$s) as d
+      join   known as k on k.surface = d.surface
+      group  by 2, 3
     ),
     exact as (
       select n.bits, p.is_org, bit_count(bit_and(case when n.bits & k.bit > 0 then coalesce(s.members, 0::bit(4096)) else ~coalesce(s.members, 0::bit(4096)) end)) as subjects
