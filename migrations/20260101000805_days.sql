@@ -112,7 +112,7 @@ revoke execute on function tracking.circles_query from public;
 -- Adds to the days, gives a number to whoever has none, and makes the kinds that a circle lacks.
 create function tracking.add_days_query(changes_query text)
   returns text
-  language plpgsql immutable
+  language plpgsql volatile -- what it says, writes
   set search_path = pg_catalog, pg_temp
 as $$
 begin
@@ -191,7 +191,7 @@ revoke execute on function tracking.add_days_query from public;
 -- Takes away from the days: the events, and those members whose last event of the day it was.
 create function tracking.take_days_query(changes_query text)
   returns text
-  language plpgsql immutable
+  language plpgsql volatile -- what it says, writes
   set search_path = pg_catalog, pg_temp
 as $$
 begin
