@@ -301,7 +301,7 @@ begin
     cross  join generate_series(0, %6$s - 1) as n (period)
     cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
     left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
-    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L, true)
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L::timestamptz, true)
     order  by c.cohort, n.period
     $query$,
     by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
