@@ -117,8 +117,12 @@ as $$
 declare
   v_step text;
 begin
-  if array_ndims(steps) is distinct from 1 or cardinality(steps) not between 2 and 20 then
-    perform tracking.refuse_argument('invalid_steps', format('A funnel has 2 to 20 steps, not %s.', coalesce(cardinality(steps), 0)),
+  if coalesce(cardinality(steps), 0) not between 2 and 20 or array_ndims(steps) > 1 then
+    perform tracking.refuse_argument('invalid_steps',
+      case
+        when array_ndims(steps) > 1 then 'A funnel''s steps are a list, not a table.'
+        else format('A funnel has 2 to 20 steps, not %s.', coalesce(cardinality(steps), 0))
+      end,
       'Name the events in their order, as in array[''Build Requested'', ''Build Succeeded''].');
   end if;
   foreach v_step in array steps loop
@@ -505,7 +509,7 @@ begin
       group  by s.actor_id, s.started_at
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
-           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface from unnest(s.surfaces) as u (surface) order by 1) end,
+           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) end,
            case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
     from   sessions as s
     order  by s.started_at desc, s.actor_id
