@@ -243,6 +243,8 @@ test.each(readers)('%s sees in each view what the log shows them, rolled up or n
 
   await as(sql, who as Caller, async (tx) => {
     expect(await byRollup(tx)).toEqual(await byLog(tx))
+    expect(await tx`select coalesce(sum(cardinality(times)), 0)::int as events from tracking.activity`).toEqual(
+      await tx`select count(*)::int as events from public.events where occurred_at < '2026-03-02'`)
     expect(await tx`select event_id from analytics.events order by 1`).toEqual(await tx`select event_id from public.events order by 1`)
     const surfaces = tx`array_remove(array_agg(distinct tracking.surface_of(event, channel)), null) as surfaces`
     const seen = tx`min(occurred_at)::timestamptz as first_seen, max(occurred_at)::timestamptz as last_seen, count(*) as events,
