@@ -2,7 +2,7 @@ import postgres, { type Sql } from 'postgres'
 import type { ApiOptions, Cli } from './cli-options.ts'
 import { readDatabaseUrl } from './cli-settings.ts'
 import { tlsTo } from './pool.ts'
-import { TrackingError } from './tracking-error.ts'
+import { isStableName, TrackingError } from './tracking-error.ts'
 
 /**
  * Does some work with the database: gives it one connection, and the server and database by name. The connection is
@@ -49,7 +49,7 @@ function nameOf(databaseUrl: string): string {
 function toTrackingError(error: unknown): unknown {
   if (!(error instanceof postgres.PostgresError)) return error
   const { code, message, detail, hint } = error
-  if (/^[a-z]+(_[a-z]+)+$/.test(message)) return new TrackingError(message, { details: detail, hint, cause: error })
+  if (isStableName(message)) return new TrackingError(message, { details: detail, hint, cause: error })
   const details = [message, detail].filter(Boolean).join('. ')
   return new TrackingError(code, { details, hint: hint ?? hints[code], cause: error })
 }
