@@ -31,7 +31,7 @@ export function funnel(rows: FunnelRow[], asked: Asked, { colors, width }: Canva
   const cells = rows.map(({ breakdown, step, event, subjects, conversion, step_conversion, median_seconds }) => [
     ...(isBroken ? [step === 1 ? visible(breakdown ?? '(none)') : ''] : []),
     String(step), visible(event), drawBar(conversion ?? 0), count(subjects),
-    percent(conversion), step === 1 ? '' : percent(step_conversion), span(median_seconds),
+    percent(conversion), ...(step === 1 ? ['', ''] : [percent(step_conversion), span(median_seconds)]),
   ])
   return withHeadings(asTable(columns, cells, width), colors)
 }
@@ -46,14 +46,13 @@ export function retention(rows: RetentionRow[], asked: Asked, { colors, width }:
   const { period = 'week' } = asked
   const periods = [...new Set(rows.map((row) => row.period))].sort((a, b) => a - b)
   const cohorts = [...new Set(rows.map((row) => row.cohort))].map((cohort) => rows.filter((row) => row.cohort === cohort))
-  const shown = periods.slice(0, Math.max(1, Math.floor((width - 20) / GRID_CELL)))
+  const all = count(total(cohorts.map((of) => of[0]!), 'size'))
+  const room = width - '2026-01-01  actors  '.length - Math.max(all.length - 'actors'.length, 0)
+  const shown = periods.slice(0, Math.max(1, Math.floor(room / GRID_CELL)))
   const grid = (of: RetentionRow[]) => shown.map((n) => shade(of.filter((row) => row.period === n), colors)).join('')
-  const cells = [
-    ...cohorts.map((of) => [dateOf(of[0]!.cohort, period), count(of[0]!.size), grid(of)]),
-    ['all', count(total(cohorts.map((of) => of[0]!), 'size')), grid(rows)],
-  ]
-  const heading = shown.map((n) => `${n}`.padStart(GRID_CELL)).join('')
-  const lines = asTable([period, number(subjectsOf(asked)), heading], cells, width)
+  const cells = [...cohorts.map((of) => [dateOf(of[0]!.cohort, period), count(of[0]!.size), grid(of)]), ['all', all, grid(rows)]]
+  const heading = shown.map((n) => `${n} `.padStart(GRID_CELL)).join('')
+  const lines = asTable([period, number(subjectsOf(asked)), heading], cells)
   const missing = periods.slice(shown.length).map(String)
   return withHeadings(missing.length > 0 ? [...lines, noRoomFor(missing, width)] : lines, colors)
 }
@@ -67,7 +66,7 @@ function shade(rows: RetentionRow[], { isColorSupported }: Colors): string {
   const size = total(rows, 'size')
   if (size === 0) return ' '.repeat(GRID_CELL)
   const share = total(rows, 'subjects') / size
-  const text = `${Math.round(share * 100)}%`.padStart(GRID_CELL)
+  const text = `${Math.round(share * 100)}% `.padStart(GRID_CELL)
   const [ground, ink] = SHADES[Math.min(Math.floor(share * SHADES.length), SHADES.length - 1)]!
   return isColorSupported && share > 0 ? `\u001b[38;5;${ink};48;5;${ground}m${text}\u001b[39;49m` : text
 }
@@ -159,10 +158,13 @@ export function surfaces(rows: SurfacesRow[], _: Asked, { colors, width }: Canva
     ...known.map((surface) => ({ heading: visible(surface), style: colors.cyan, shrinks: true })), { heading: '', style: colors.cyan },
     number('actors', colors.bold), number('or more'), number('orgs', colors.bold), number('or more')]
   const cells = rows.map((row) => [
-    ...known.map((surface) => (row.surfaces.includes(surface) ? '●' : '·')), drawBar(row.actors / most),
+    ...known.map((surface) => below(surface, row.surfaces.includes(surface) ? '●' : '·')), drawBar(row.actors / most),
     count(row.actors), count(row.actors_at_least), count(row.orgs), count(row.orgs_at_least)])
   return withHeadings(asTable(columns, cells, width), colors)
 }
+
+/** A mark below the middle of a heading. */
+const below = (heading: string, mark: string): string => mark.padStart(Math.ceil(heading.length / 2))
 
 
 // paths ---------------------------------------------------------------------------------------------
