@@ -1,4 +1,4 @@
-import { asTable, noRoomFor, type Cell, type Column } from './table.ts'
+import { asTable, noRoomFor, widthOf, type Cell, type Column } from './table.ts'
 import { visible, type Colors } from './terminal.ts'
 
 /** What a chart is drawn on. */
@@ -150,17 +150,24 @@ export type SurfacesRow = {
   orgs_at_least: number
 }
 
-/** Each combination of surfaces as dots, and how many were seen on exactly these. */
+/** Each combination of surfaces, as dots where they have room, and how many were seen on exactly these. */
 export function surfaces(rows: SurfacesRow[], _: Asked, { colors, width }: Canvas): string[] {
-  const known = [...new Set(rows.flatMap((row) => row.surfaces))]
-  const most = Math.max(...rows.map((row) => row.actors))
-  const columns: Column[] = [
-    ...known.map((surface) => ({ heading: visible(surface), style: colors.cyan, shrinks: true })), { heading: '', style: colors.cyan },
-    number('actors', colors.bold), number('or more'), number('orgs', colors.bold), number('or more')]
-  const cells = rows.map((row) => [
-    ...known.map((surface) => below(surface, row.surfaces.includes(surface) ? '●' : '·')), drawBar(row.actors / most),
-    count(row.actors), count(row.actors_at_least), count(row.orgs), count(row.orgs_at_least)])
-  return withHeadings(asTable(columns, cells, width), colors)
+  const known = [...new Set(rows.flatMap((row) => row.surfaces))].map(visible)
+  // Of many surfaces there are too many combinations to show those that nobody is seen on.
+  const shown = rows.filter((row) => known.length <= 3 || row.actors_at_least > 0 || row.orgs_at_least > 0)
+  const most = Math.max(...shown.map((row) => row.actors))
+  const table = (columns: Column[], combination: (row: SurfacesRow) => Cell[]) => asTable([
+    ...columns, { heading: '', style: colors.cyan },
+    number('actors', colors.bold), number('or more'), number('orgs', colors.bold), number('or more'),
+  ], shown.map((row) => [
+    ...combination(row), drawBar(row.actors / most),
+    count(row.actors), count(row.actors_at_least), count(row.orgs), count(row.orgs_at_least)]), width)
+  const names = (row: SurfacesRow) => row.surfaces.map(visible)
+  const dots = table(known.map((heading) => ({ heading, style: colors.cyan })), (row) =>
+    known.map((name) => below(name, names(row).includes(name) ? '●' : '·')))
+  const lines = widthOf(dots[0]!) <= width ? dots
+    : table([{ heading: 'surfaces', shrinks: true }], (row) => [names(row).join(' + ')])
+  return withHeadings(lines, colors)
 }
 
 /** A mark below the middle of a heading. */

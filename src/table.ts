@@ -44,7 +44,7 @@ type Sized = Column & { natural: number, isDrawn: boolean }
 function measure(column: Column, cells: Cell[]): Sized {
   const texts = [column.heading, ...cells.filter((cell) => typeof cell === 'string')]
   const isDrawn = cells.some((cell) => typeof cell === 'function')
-  return { ...column, isDrawn, natural: Math.max(isDrawn ? DRAWN : 0, ...texts.map((text) => stringWidth(text))) }
+  return { ...column, isDrawn, natural: Math.max(isDrawn ? DRAWN : 0, ...texts.map(widthOf)) }
 }
 
 /** Finds how wide each column is, and which there is room for. */
@@ -71,17 +71,20 @@ function layOut(columns: Sized[], width: number): { kept: number[], widths: numb
 
 function draw(cell: Cell, width: number, { align, style = (text) => text }: Column, isHeading: boolean): string {
   const text = typeof cell === 'function' ? cell(width) : fit(cell, width)
-  const room = ' '.repeat(Math.max(width - stringWidth(text), 0))
+  const room = ' '.repeat(Math.max(width - widthOf(text), 0))
   const styled = isHeading ? text : style(text)
   return align === 'right' ? room + styled : styled + room
 }
 
+/** How many cells of a terminal a text takes. */
+export const widthOf = (text: string): number => stringWidth(text)
+
 /** A text in no more than so many cells; what is cut short ends in …. */
 export function fit(text: string, width: number): string {
-  if (stringWidth(text) <= width) return text
+  if (widthOf(text) <= width) return text
   let kept = ''
   for (const { segment } of new Intl.Segmenter().segment(text)) {
-    if (stringWidth(kept + segment) > width - 1) break
+    if (widthOf(kept + segment) > width - 1) break
     kept += segment
   }
   return `${kept}…`
