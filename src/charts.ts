@@ -246,7 +246,7 @@ export function activity(rows: ActivityRow[], asked: Asked, { colors, width }: C
   const kinds = [['events', colors.cyan], ['actors', colors.green], ['orgs', colors.magenta]] as const
   const most = (kind: 'events' | 'actors' | 'orgs') => Math.max(...rows.map((row) => row[kind]))
   const glance = kinds.map(([kind, color]) => [
-    kind, color(sparkline(rows.map((row) => row[kind]), width - 30)), `at most ${count(most(kind))} a ${visible(period)}`])
+    kind, color(sparkline(rows.map((row) => row[kind]), width - 30)), `at most ${count(most(kind))} ${period === 'hour' ? 'an' : 'a'} ${visible(period)}`])
   const columns = [`${visible(period)} (UTC)`, { heading: '', style: colors.cyan }, ...kinds.map(([kind]) => number(kind))]
   const cells = rows.map((row) => [
     dateOf(row.period, period), drawBar(row.events / most('events')), ...kinds.map(([kind]) => count(row[kind]))])

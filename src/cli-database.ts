@@ -56,8 +56,10 @@ function toTrackingError(error: unknown): unknown {
 
 const notInstalled = 'Apply the chapters in migrations/; actorscope doctor says which are missing.'
 const hints: Record<string, string | undefined> = {
+  '22P02': 'Check the ids: they are UUIDs.',
   '3F000': notInstalled,
   '42883': notInstalled,
   '42P01': notInstalled,
   '42501': 'Connect as the owner of the tables, postgres in a Supabase project.',
+  '57014': 'It took too long: ask for less, with --since, --org or --app.',
 }

@@ -101,12 +101,15 @@ function csvLine(values: unknown[], { isWatched }: Terminal): string {
 }
 
 /** What there is to do where the answer is that there was nothing. */
-function nothing({ subjects, settings }: Question, args: Args): string {
+function nothing({ settings, begin = 'You may read no event yet: actorscope track Hello records one.' }: Question, args: Args): string {
   const narrowing = settings
-    .filter(({ argument }) => ['org', 'app', 'since', 'until', 'tags', 'event'].includes(argument) && argument in args)
+    .filter(({ argument }) => ['org', 'app', 'since', 'until', 'tags'].includes(argument) && argument in args)
     .map(({ flags }) => flags.split(' ')[0])
-  const names = subjects || 'event' in args ? ' Names of events are exact: actorscope tail --since 30d shows them.' : ''
-  const wayOut = narrowing.length > 0 ? `Try it without ${narrowing.join(', ')}.`
-    : 'Nothing that you may read has been recorded, or it is not what was asked for.'
-  return `There is nothing to show. ${wayOut}${names}`
+  const ways = [
+    narrowing.length > 0 && `Try it without ${narrowing.join(', ')}.`,
+    Object.keys(args).some(isEventName) && 'Names of events are exact: actorscope tail --since 30d shows them.',
+  ].filter(Boolean)
+  return ['There is nothing to show.', ...ways.length > 0 ? ways : [begin]].join(' ')
 }
+
+const isEventName = (argument: string): boolean => /^(steps|event|.*_event)$/.test(argument)

@@ -28,6 +28,8 @@ export type Question = {
   examples: string
   /** How to read the answer. */
   reading: string
+  /** What to do where there is nothing at all; default, to track an event. */
+  begin?: string
 }
 
 const org: Setting = { argument: 'org', flags: '--org <id>', help: 'only what an organization did' }
@@ -122,6 +124,7 @@ actorscope active --by org --period week --event 'Build Succeeded' --since 2026-
 actorscope builds --period day --by platform --app com.acme.app`,
     reading: `Builds that have ended, by when. "run" and "queue" are medians, each with its 95th percentile; "to fix" is the median
 time from a first failure to the next success; "flaky" is the share of failures that succeeded when tried again.`,
+    begin: 'No build that you may see has ended: actorscope build request asks for one.',
   },
   {
     name: 'surfaces',
