@@ -228,7 +228,7 @@ export function sessions(rows: SessionsRow[], _: Asked, { colors, width }: Canva
     { heading: 'began (UTC)', style: colors.dim }, number('took', colors.bold), number('events'),
     { heading: 'actor', style: colors.green }, { heading: 'surfaces', shrinks: true, style: colors.cyan },
     { heading: 'first event', shrinks: true }, { heading: 'last event', shrinks: true, optional: true }]
-  const idOf = (id: string) => (width < 120 ? `${id.slice(0, 4)}…${id.slice(-4)}` : id)
+  const idOf = (id: string) => (width < 130 ? `${id.slice(0, 4)}…${id.slice(-4)}` : id)
   const cells = rows.map((row) => [
     timeOf(row.started_at), span(row.seconds), count(row.events), idOf(row.actor_id),
     visible((row.surfaces ?? []).join(' ')), visible(row.first_event), visible(row.last_event)])

@@ -69,6 +69,14 @@ export function timeFromNow(direction: -1 | 1): (text: string) => Date {
   }
 }
 
+const DAY = 86_400_000
+
+/** Reads a time as `timeFromNow` does, but days and weeks ago begin with a day, in UTC: nobody asks for a part of one. */
+export function periodAgo(text: string): Date {
+  const time = timeFromNow(-1)(text)
+  return /^[\d.]+[dw]$/.test(text) ? new Date(Math.floor(time.getTime() / DAY) * DAY) : time
+}
+
 /** Properties by name, as they are collected from repeated flags. */
 export type Properties = Record<string, unknown>
 

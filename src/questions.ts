@@ -1,5 +1,5 @@
 import * as charts from './charts.ts'
-import { interval, property, timeFromNow, wholeNumber } from './cli-options.ts'
+import { interval, periodAgo, property, wholeNumber } from './cli-options.ts'
 
 /** A row of an answer. */
 export type Row = Record<string, unknown>
@@ -35,9 +35,10 @@ export type Question = {
 const org: Setting = { argument: 'org', flags: '--org <id>', help: 'only what an organization did' }
 const app: Setting = { argument: 'app', flags: '--app <id>', help: 'only what happened in an app' }
 const since: Setting = {
-  argument: 'since', flags: '--since <time>', help: 'from then on: 30d, 12h, or ISO 8601', parse: timeFromNow(-1) }
+  argument: 'since', flags: '--since <time>', parse: periodAgo,
+  help: 'from then on: 12h, 30d (with the whole of that day, in UTC), or ISO 8601' }
 const until: Setting = {
-  argument: 'until', flags: '--until <time>', help: 'before then: 7d, or ISO 8601', parse: timeFromNow(-1) }
+  argument: 'until', flags: '--until <time>', parse: periodAgo, help: 'before then: 12h, 7d (when that day began), or ISO 8601' }
 const tags: Setting = {
   argument: 'tags', flags: '--tag <name=value>', parse: property,
   help: 'only events with this tag; may be repeated, name:=json for another type' }

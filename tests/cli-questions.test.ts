@@ -193,6 +193,12 @@ describe('who asks', () => {
     expect({ code, events: rowsOf(stdout).map(({ events }) => events) }).toEqual({ code: 0, events: [1] })
   })
 
+  test('gets as many rows as wished, by both doors', async () => {
+    const [overHttp, here] = await Promise.all([ada, inPostgres()].map((env) => run(['sessions', '--limit', '2', '--json'], env)))
+    expect(rowsOf(overHttp!.stdout).map(({ started_at }) => started_at)).toEqual(['2026-03-11T12:00:00+00:00', '2026-03-09T09:00:00+00:00'])
+    expect(here).toEqual(overHttp)
+  })
+
   test('in Postgres is told times in UTC, whatever the time zone of the login', async () => {
     await world.sql.unsafe(`alter role ${analyst} set timezone = 'Pacific/Auckland'`)
     cleanups.push(() => world.sql.unsafe(`alter role ${analyst} reset timezone`))
@@ -208,6 +214,17 @@ describe('who asks', () => {
     expect(await run(['surfaces'], { DATABASE_URL: world.databaseUrl })).toEqual({
       code: 1, stdout: '', stderr: expect.stringMatching(/^25006: cannot execute INSERT in a read-only transaction\n$/) })
   })
+})
+
+test('days and weeks ago begin with the day, in UTC; what is shorter does not', async () => {
+  const times = async (since: string, until: string) =>
+    [...(await run(['activity', '--since', since, '--until', until, '--sql'])).stdout.matchAll(/ => '(.*)'/g)].map(([, time]) => Date.parse(time!))
+  const day = 86_400_000, now = Date.now()
+  const [since, until] = await times('2w', '1d')
+  expect([since! % day, until! - since!]).toEqual([0, 13 * day])
+  expect(Math.floor((now - since!) / day)).toBe(14)
+  const [exact] = await times('90m', '1s')
+  expect(Math.abs(exact! + 90 * 60_000 - now)).toBeLessThan(60_000)
 })
 
 describe('refused', () => {
