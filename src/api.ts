@@ -36,7 +36,7 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const connection = connectLite(options.databaseUrl)
   const app = new App({
     connection,
-    api: { enabled: true, schemas: ['public'] },
+    api: { enabled: true, schemas: ['public', 'analytics'] },
     auth: { enabled: true, publishable_key: publishableKey, secret_key: secretKey, jwt_secret: jwtSecret },
   })
   const url = `http://127.0.0.1:${options.port}`
