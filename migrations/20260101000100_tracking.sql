@@ -5,10 +5,12 @@
 -- Actorscope records who did something (the actor) and for whom (the organization), and the database
 -- works out both. The chapters tell it in order: this one lays the ground; identity (2) says who is
 -- calling, permissions (3) what they may, events (4) is the log, track_event (5) the way in, builds (6)
--- speak for themselves, delivery (7) takes the log elsewhere and reactions (7.1) mail about it, and
--- retention (9) keeps the log's partitions.
+-- speak for themselves, delivery (7) takes the log elsewhere and reactions (7.1) mail about it,
+-- analytics (8) is what people read and the questions (8.1) they ask, retention (9) keeps the log's partitions,
+-- and erasure (9.1) forgets a person.
 --
 --   public     what clients may touch: tables under row-level security, and the RPCs
+--   analytics  what analysts ask: views and functions, under the rights of who asks
 --   app, org   the permissions, named as they read: app.read('com.acme.app')
 --   tracking   the machinery, and the log's partitions; the Data API does not show it
 --

@@ -25,6 +25,7 @@ create table public.build_requests (
   last_error      text,
   timeout_seconds integer     not null default 900,
   created_at      timestamptz not null default now(),
+  queued_at       timestamptz,
   started_at      timestamptz,
   completed_at    timestamptz,
   updated_at      timestamptz not null default now(),
@@ -56,6 +57,7 @@ comment on column public.build_requests.status is 'pending, running, or one of t
 comment on column public.build_requests.builder_job_id is 'The builder''s own id of the job; null until it was handed over.';
 comment on column public.build_requests.last_error is 'What the builder said last; never part of an event.';
 comment on column public.build_requests.timeout_seconds is 'How long the build may run; taken from the app''s limit when it was asked for.';
+comment on column public.build_requests.queued_at is 'When it was handed to a builder; null until then. Kept by a trigger.';
 comment on column public.build_requests.started_at is 'When it first ran.';
 comment on column public.build_requests.completed_at is 'When it ended.';
 comment on column public.build_requests.runner_wait_seconds is 'How long the job waited for a machine to run on, as the builder says.';
@@ -157,6 +159,10 @@ begin
   NEW.updated_at := now();
   NEW.lifecycle := v_reached;
   NEW.advanced := false;
+  NEW.queued_at := case
+    when TG_OP = 'UPDATE' and OLD.queued_at is not null then OLD.queued_at
+    when NEW.builder_job_id is not null then clock_timestamp()
+  end;
   if v_reached in ('started', 'finished') then
     NEW.started_at := coalesce(NEW.started_at, OLD.started_at);
   end if;
