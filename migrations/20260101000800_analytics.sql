@@ -80,13 +80,35 @@ begin
             or right(s.channel, 1) = '*' and starts_with(surface_of.channel, left(s.channel, -1)))
     and    (surface_of.event = s.event
             or right(s.event, 1) = '*' and starts_with(surface_of.event, left(s.event, -1)))
-    order  by length(s.event) desc, length(s.channel) desc
+    order  by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*'
     limit  1
   );
 end $$;
 comment on function tracking.surface_of is 'The surface that an event happens on, by its name and channel; null for none.';
 revoke execute on function tracking.surface_of from public;
 grant execute on function tracking.surface_of to anon, authenticated, service_role, analyst;
+
+-- The same for queries of many events, as an expression on their columns: a call for each would cost more than to read it.
+create function tracking.surface_expression(of text)
+  returns text
+  language plpgsql stable security definer -- clients may not read the table
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select coalesce('case ' || string_agg(
+             format(case when right(s.channel, 1) = '*' then 'when starts_with(%1$I.channel, %2$L)' else 'when %1$I.channel = %3$L' end
+                    || case when right(s.event, 1) = '*' then ' and starts_with(%1$I.event, %4$L)' else ' and %1$I.event = %5$L' end
+                    || ' then %6$L',
+               of, left(s.channel, -1), s.channel, left(s.event, -1), s.event, s.surface),
+             ' ' order by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*') || ' end',
+           'null::text')
+    from   tracking.surfaces as s
+  );
+end $$;
+comment on function tracking.surface_expression is 'The surface of an event, as an SQL expression on its columns event and channel.';
+revoke execute on function tracking.surface_expression from public;
+grant execute on function tracking.surface_expression to anon, authenticated, service_role, analyst;
 
 
 -- The rollup ----------------------------------------------------------------------------------------
@@ -436,8 +458,8 @@ comment on function tracking.asks_rollup is
 revoke execute on function tracking.asks_rollup from public;
 grant execute on function tracking.asks_rollup to anon, authenticated, service_role, analyst;
 
--- A subquery of the events that filters let through: scope_id, org_id, app_id, event, channel, actor_id, occurred_at,
--- and tags where they are asked for.
+-- A subquery of the events that filters let through: scope_id, org_id, app_id, event, channel, surface, actor_id,
+-- occurred_at, and tags where they are asked for.
 create function tracking.events_query(
   org uuid, app text, since timestamptz, until timestamptz, tags jsonb,
   events text[] default null, with_tags boolean default false)
@@ -448,22 +470,23 @@ as $$
 begin
   if not tracking.asks_rollup(tags, with_tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.actor_id, e.occurred_at::timestamptz%s
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, %s as surface, e.actor_id, e.occurred_at::timestamptz%s
       from   public.events as e
       where  %s and %s%s$query$,
+      tracking.surface_expression('e'),
       case when with_tags then ', e.tags' end,
       tracking.filters('e', org, app, events),
       tracking.time_filter('e.occurred_at', since, until),
       case when tags <> '{}' then format(' and e.tags @> %L', tags) end);
   end if;
   return format(
-    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, a.actor_id, t.occurred_at
+    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, t.occurred_at
       from   tracking.kinds as k
       join   tracking.activity as a on a.kind_id = k.kind_id
       cross  join lateral unnest(a.times) as t (occurred_at)
       where  %s and %s and %s
       union  all
-      select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.actor_id, u.occurred_at
+      select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id, u.occurred_at
       from   tracking.unrolled() as u
       where  %s and %s$query$,
     tracking.filters('k', org, app, events),
@@ -473,8 +496,8 @@ begin
     tracking.time_filter('u.occurred_at', since, until));
 end $$;
 comment on function tracking.events_query is
-  'A subquery, as SQL, of the events that filters let through: scope_id, org_id, app_id, event, channel, actor_id, '
-  'occurred_at, tags where they are asked for.';
+  'A subquery, as SQL, of the events that filters let through: scope_id, org_id, app_id, event, channel, surface, '
+  'actor_id, occurred_at, tags where they are asked for.';
 revoke execute on function tracking.events_query from public;
 grant execute on function tracking.events_query to anon, authenticated, service_role, analyst;
 
@@ -492,15 +515,11 @@ declare
 begin
   if not tracking.asks_rollup(tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, tracking.surface_of(e.event, e.channel) as surface,
-             e.actor_id, e.hour, e.events, e.first_at, e.last_at
-      from   (
-        select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.actor_id,
-               date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
-               min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
-        from   (%s) as e
-        group  by 1, 2, 3, 4, 5, 6, 7
-      ) as e$query$,
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
+             date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
+             min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
+      from   (%s) as e
+      group  by 1, 2, 3, 4, 5, 6, 7, 8$query$,
       tracking.events_query(org, app, since, until, tags, events));
   end if;
   return format(

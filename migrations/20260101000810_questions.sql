@@ -1,0 +1,708 @@
+-- migrate:up
+
+-- Chapter 8.1: questions.
+--
+-- What analysts ask of the log, one function a question: how far people get (funnel), whether they come back
+-- (retention, active), what they do next (paths) and in one go (sessions), how builds fare (build_health), where they
+-- are met (surfaces), and how much happens (activity).
+--
+-- Each puts its query together as text, for the filters and names that it was given, and runs it under the caller's
+-- rights: so each is planned for what it was asked, and reads no more of the rollup (chapter 8) than that. Days, weeks
+-- (from Monday on) and months are those of UTC, whatever the session's time zone, which is why they pin it.
+
+
+-- Arguments -----------------------------------------------------------------------------------------
+-- What cannot be answered is refused with a stable message, what is wrong, and the way out.
+
+create function tracking.refuse_argument(message text, detail text, hint text)
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  raise invalid_parameter_value using
+    message = refuse_argument.message,
+    detail = refuse_argument.detail,
+    hint = refuse_argument.hint;
+end $$;
+comment on function tracking.refuse_argument is 'Refuses an argument of a question (22023).';
+
+create function tracking.check_filters(since timestamptz, until timestamptz, tags jsonb default '{}')
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if since >= until then
+    perform tracking.refuse_argument('invalid_range', 'since is not before until.', 'until is the first moment that does not count any more.');
+  elsif jsonb_typeof(tags) <> 'object' then
+    perform tracking.refuse_argument('invalid_tags', 'tags are not an object.', 'Ask for tags as {"platform": "ios"}.');
+  end if;
+end $$;
+comment on function tracking.check_filters is 'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
+
+create function tracking.check_choice(argument text, choice text, choices text[])
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if choice is null or choice <> all (choices) then
+    perform tracking.refuse_argument('invalid_' || argument,
+      format('%s is none of %s, but %s.', argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
+      format('Ask with %s => %L.', argument, choices[1]));
+  end if;
+end $$;
+comment on function tracking.check_choice is 'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
+
+create function tracking.check_event(argument text, event text)
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if event is null or btrim(event, E' \t\n\r\f\x0b') = '' then
+    perform tracking.refuse_argument('invalid_event', format('%s is blank.', argument), 'Name an event, as it is in the log.');
+  end if;
+end $$;
+comment on function tracking.check_event is 'Refuses a blank name of an event. Errors: invalid_event (22023).';
+
+create function tracking.check_span(message text, argument text, span interval)
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if span is null or span <= '0' then
+    perform tracking.refuse_argument(message, format('%s is not more than nothing.', argument), 'Give a span of time such as ''30 minutes'' or ''7 days''.');
+  end if;
+end $$;
+comment on function tracking.check_span is 'Refuses a span of time that is negative, zero or null (22023).';
+
+create function tracking.check_number(argument text, number integer, most integer)
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if number is null or number not between 1 and most then
+    perform tracking.refuse_argument('invalid_' || argument, format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
+  end if;
+end $$;
+comment on function tracking.check_number is 'Refuses a number that is not from 1 to a most. Errors: invalid_<argument> (22023).';
+
+revoke execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+  from public;
+grant execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+  to anon, authenticated, service_role, analyst;
+
+
+-- How far people get --------------------------------------------------------------------------------
+
+create type analytics.funnel_step as (
+  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric, median_seconds double precision);
+comment on type analytics.funnel_step is 'How many got as far as a step of a funnel.';
+comment on column analytics.funnel_step.breakdown is 'The tag''s value; null where the event had none, or no tag was asked for.';
+comment on column analytics.funnel_step.step is 'From 1 on.';
+comment on column analytics.funnel_step.subjects is 'How many persons, or organizations, came at least so far.';
+comment on column analytics.funnel_step.conversion is 'Which part of those of the first step, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.step_conversion is 'Which part of those of the step before, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.median_seconds is 'From the step before; null for the first.';
+
+create function tracking.check_steps(steps text[])
+  returns void
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_step text;
+begin
+  if array_ndims(steps) is distinct from 1 or cardinality(steps) not between 2 and 20 then
+    perform tracking.refuse_argument('invalid_steps', format('A funnel has 2 to 20 steps, not %s.', coalesce(cardinality(steps), 0)),
+      'Name the events in their order, as in array[''Build Requested'', ''Build Succeeded''].');
+  end if;
+  foreach v_step in array steps loop
+    if v_step is null or btrim(v_step, E' \t\n\r\f\x0b') = '' then
+      perform tracking.refuse_argument('invalid_steps', 'A step is blank.', 'Name an event for each step, as it is in the log.');
+    end if;
+  end loop;
+end $$;
+comment on function tracking.check_steps is 'Refuses what is no funnel. Errors: invalid_steps (22023).';
+revoke execute on function tracking.check_steps from public;
+grant execute on function tracking.check_steps to anon, authenticated, service_role, analyst;
+
+-- The query of a funnel. For each subject it has the times of each event in an array, in order. From a beginning, the
+-- next step is the first time after it: a search in the array, by halves, instead of another pass over the events. (Each
+-- search is fenced with offset 0, or it would be done again for each step that builds on it.)
+create function tracking.funnel_query(
+  steps text[], within interval, by text, breakdown text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_times   text;
+  v_chain   text;
+  v_depth   text;
+  v_seconds text;
+begin
+  select string_agg(format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', s.event, s.step), ', ')
+  into   v_times
+  from   unnest(steps) with ordinality as s (event, step)
+  where  s.step = array_position(steps, s.event);
+  select string_agg(format('cross join lateral (select s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s offset 0) as step_%3$s',
+           array_position(steps, s.event), s.step - 1, s.step), ' ' order by s.step),
+         string_agg(format('nullif(at_%s - at_1 <= %L, false)', s.step, within), ', '),
+         string_agg(format('(%s, date_part(''epoch'', b.at_%1$s - b.at_%s))', s.step, s.step - 1), ', ')
+  into   v_chain, v_depth, v_seconds
+  from   unnest(steps) with ordinality as s (event, step)
+  where  s.step > 1;
+  return format(
+    $query$
+    with subjects as (
+      select e.%1$I as subject, %2$s
+      from   (%3$s) as e
+      where  e.%1$I is not null
+      group  by e.%1$I
+      having count(*) filter (where e.event = %4$L) > 0
+    ),
+    best as (
+      select s.subject, b.*
+      from   subjects as s
+      cross  join lateral (
+        select *, 1 + num_nonnulls(%5$s) as depth
+        from   unnest(s.times_1) as a (at_1) %6$s
+        order  by depth desc, at_1
+        limit  1
+      ) as b
+    ),
+    counted as (
+      select %7$s as breakdown, r.step, count(*) as subjects, percentile_cont(0.5) within group (order by r.seconds) as median_seconds
+      from   best as b %8$s
+      cross  join lateral (values (1, null), %9$s) as r (step, seconds)
+      where  r.step <= b.depth
+      group  by 1, 2
+    ),
+    groups as (
+      select c.breakdown, c.subjects from counted as c where c.step = 1
+      union  all
+      select null, 0 where not exists (select from counted)
+    )
+    select g.breakdown, s.step::integer, s.event, coalesce(c.subjects, 0),
+           round(coalesce(c.subjects, 0) / nullif(g.subjects, 0)::numeric, 4),
+           round(coalesce(c.subjects, 0) / nullif(lag(coalesce(c.subjects, 0), 1, g.subjects) over (partition by g.breakdown order by s.step), 0)::numeric, 4),
+           c.median_seconds
+    from   groups as g
+    cross  join unnest(%10$L::text[]) with ordinality as s (event, step)
+    left   join counted as c on c.step = s.step and c.breakdown is not distinct from g.breakdown
+    order  by g.subjects desc, g.breakdown collate "C", s.step
+    $query$,
+    by || '_id', v_times, tracking.events_query(org, app, since, until, tags, steps), steps[1], v_depth, v_chain,
+    case when breakdown is null then 'null::text' else 'v.value' end,
+    case when breakdown is not null then format(
+      $query$left join (
+        select e.%1$I as subject, e.occurred_at, min(e.tags ->> %2$L collate "C") as value
+        from   (%3$s) as e
+        group  by 1, 2
+      ) as v on v.subject = b.subject and v.occurred_at = b.at_1$query$,
+      by || '_id', breakdown, tracking.events_query(org, app, since, until, tags, steps[1:1], true)) end,
+    v_seconds, steps);
+end $$;
+comment on function tracking.funnel_query is 'The query that answers analytics.funnel.';
+revoke execute on function tracking.funnel_query from public;
+grant execute on function tracking.funnel_query to anon, authenticated, service_role, analyst;
+
+create function analytics.funnel(
+  steps text[], within interval default '7 days', by text default 'actor', breakdown text default null,
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.funnel_step
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tracking.check_steps(steps);
+  perform tracking.check_span('invalid_window', 'within', within);
+  perform tracking.check_choice('by', by, '{actor,org}');
+  perform tracking.check_filters(since, until, tags);
+  return query execute tracking.funnel_query(array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
+end $$;
+comment on function analytics.funnel is
+  'How many persons (by => ''org'': organizations) got through events, one strictly after the other, all within a span of time. '
+  'A subject counts by its best attempt: the one with most steps, and the first of these; a step is taken at the first occasion. '
+  'Broken down by a tag of the event that the best attempt began with. '
+  'Errors: invalid_steps, invalid_window, invalid_by, invalid_range, invalid_tags (22023).';
+
+
+-- Whether they come back ----------------------------------------------------------------------------
+
+create type analytics.retention_period as (cohort date, size bigint, period integer, subjects bigint, share numeric);
+comment on type analytics.retention_period is 'How many of a cohort came back in a period.';
+comment on column analytics.retention_period.cohort is 'The period in which they did the first event for the first time: its first day (UTC).';
+comment on column analytics.retention_period.size is 'How many they are.';
+comment on column analytics.retention_period.period is '0 is the cohort''s own period, 1 the next one.';
+comment on column analytics.retention_period.subjects is 'How many of them did the return event in that period.';
+comment on column analytics.retention_period.share is 'Which part of them that is, from 0 to 1.';
+
+create function analytics.retention(
+  first_event text, return_event text default null, period text default 'week', by text default 'actor', periods integer default 12,
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.retention_period
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return_event := coalesce(return_event, first_event);
+  perform tracking.check_event('first_event', first_event);
+  perform tracking.check_event('return_event', return_event);
+  perform tracking.check_choice('period', period, '{day,week,month}');
+  perform tracking.check_choice('by', by, '{actor,org}');
+  perform tracking.check_number('periods', periods, 1000);
+  perform tracking.check_filters(since, until, tags);
+  return query execute format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, h.event, date_trunc(%2$L, h.hour)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
+      from   (%3$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2, 3
+    ),
+    begun as (
+      select s.subject, min(s.first_at) as at, min(s.period) as cohort
+      from   seen as s
+      where  s.event = %4$L
+      group  by s.subject
+    ),
+    cohorts as (
+      select b.cohort, count(*) as size from begun as b group by b.cohort
+    ),
+    returned as (
+      select b.cohort, s.period, count(*) as subjects
+      from   begun as b
+      join   seen as s on s.subject = b.subject and s.event = %5$L and s.last_at >= b.at
+      group  by 1, 2
+    )
+    select c.cohort, c.size, n.period, coalesce(r.subjects, 0), round(coalesce(r.subjects, 0)::numeric / c.size, 4)
+    from   cohorts as c
+    cross  join generate_series(0, %6$s - 1) as n (period)
+    cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
+    left   join returned as r on r.cohort = c.cohort and r.period = p.first_day
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L, true)
+    order  by c.cohort, n.period
+    $query$,
+    by || '_id', period, tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
+    first_event, return_event, periods, '1 ' || period, until);
+end $$;
+comment on function analytics.retention is
+  'Which part of those who did one event for the first time in a day, week or month did another one, or the same, in the periods after that. '
+  'Errors: invalid_event, invalid_period, invalid_by, invalid_periods, invalid_range, invalid_tags (22023).';
+
+-- The periods of an answer, as a subquery of the periods that something was counted in: from since, or else the first of
+-- these, until the last. None begins before the log can (1970), or more than a day ahead, which the log refuses.
+create function tracking.periods_query(period text, since timestamptz, until timestamptz, counted text)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return format(
+    'select generate_series(coalesce(date_trunc(%1$L, %2$L::timestamptz), min(c.period)), coalesce(date_trunc(%1$L, %3$L::timestamptz), max(c.period)), %4$L) as period from %5$s as c',
+    period, case when isfinite(since) then greatest(since, '1970-01-01') end,
+    case when isfinite(until) then least(until - interval '1 microsecond', now() + interval '1 day') end, '1 ' || period, counted);
+end $$;
+comment on function tracking.periods_query is 'A subquery, as SQL, of the periods from since until until, with those that have nothing.';
+revoke execute on function tracking.periods_query from public;
+grant execute on function tracking.periods_query to anon, authenticated, service_role, analyst;
+
+create type analytics.active_period as (period date, active bigint, new bigint, "returning" bigint, resurrected bigint);
+comment on type analytics.active_period is 'How many were there in a period; active = new + returning + resurrected.';
+comment on column analytics.active_period.period is 'Its first day (UTC).';
+comment on column analytics.active_period.active is 'How many did something.';
+comment on column analytics.active_period.new is 'Of these, who had never been seen before.';
+comment on column analytics.active_period."returning" is 'Of these, who had been there in the period before as well.';
+comment on column analytics.active_period.resurrected is 'Of these, who had been seen before, but not in the period before.';
+
+create function analytics.active(
+  by text default 'actor', period text default 'day', event text default null,
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.active_period
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  perform tracking.check_choice('by', by, '{actor,org}');
+  perform tracking.check_choice('period', period, '{day,week,month}');
+  if event is not null then
+    perform tracking.check_event('event', event);
+  end if;
+  perform tracking.check_filters(since, until, tags);
+  return query execute format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, date_trunc(%2$L, h.hour) as period, %3$s as counts
+      from   (%4$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
+    ),
+    counted as (
+      select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
+             count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
+      from   told as t
+      where  t.counts
+      group  by t.period
+    )
+    select p.period::date, coalesce(c.active, 0), coalesce(c.new, 0), coalesce(c."returning", 0), coalesce(c.active - c.new - c."returning", 0)
+    from   (%6$s) as p
+    left   join counted as c using (period)
+    order  by 1
+    $query$,
+    by || '_id', period, case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
+    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period, tracking.periods_query(period, since, until, 'counted'));
+end $$;
+comment on function analytics.active is
+  'How many persons (by => ''org'': organizations) did something in each day, week or month, and how many of them were new, returning or resurrected: '
+  'that is told by all that the other filters let through, also from before since. '
+  'Errors: invalid_by, invalid_period, invalid_event, invalid_range, invalid_tags (22023).';
+
+
+-- What they do next ---------------------------------------------------------------------------------
+
+create type analytics.path_step as (step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
+comment on type analytics.path_step is 'How many paths went from one event to the next one.';
+comment on column analytics.path_step.step is '1 leads away from the event that paths begin with.';
+comment on column analytics.path_step.source is 'The event that they were at.';
+comment on column analytics.path_step.target is 'The event that came next; null where nothing did.';
+comment on column analytics.path_step.actors is 'How many persons'' paths these are.';
+comment on column analytics.path_step.median_seconds is 'From the one to the other; null where nothing came.';
+
+-- Where the path that is under way begins, by the places of the events that may begin one: there, unless that is inside
+-- a path. An aggregate, to run over the events in their order.
+create function tracking.next_path_start(start bigint, place bigint, depth integer)
+  returns bigint
+  language plpgsql immutable parallel safe
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case when place <= start + depth then start else place end;
+end $$;
+comment on function tracking.next_path_start is 'Where a path begins: where the last one did, as long as it lasts; else here.';
+create aggregate tracking.path_start(place bigint, depth integer) (sfunc = tracking.next_path_start, stype = bigint);
+comment on aggregate tracking.path_start(bigint, integer) is 'Where the path that is under way begins.';
+revoke execute on function tracking.next_path_start, tracking.path_start from public;
+grant execute on function tracking.next_path_start, tracking.path_start to anon, authenticated, service_role, analyst;
+
+-- Events are numbered in their order, and a gap counts as more places than a path is long. So what is at most so many
+-- places after a path's beginning is on it.
+create function analytics.paths(
+  from_event text, depth integer default 3, gap interval default '30 minutes',
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.path_step
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tracking.check_event('from_event', from_event);
+  perform tracking.check_number('depth', depth, 20);
+  perform tracking.check_span('invalid_gap', 'gap', gap);
+  perform tracking.check_filters(since, until, tags);
+  return query execute format(
+    $query$
+    with ordered as (
+      select e.actor_id, e.occurred_at, e.event, row_number() over w as number,
+             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source
+      from   (%1$s) as e
+      where  e.actor_id in (select f.actor_id from (%2$s) as f)
+      window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
+    ),
+    placed as (
+      select o.*, o.number + %3$s * count(*) filter (where o.since_source > %4$L) over w as place
+      from   ordered as o
+      window w as (partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding)
+    ),
+    begun as (
+      select p.*, p.place - tracking.path_start(p.place, %5$s) filter (where p.event = %6$L) over w as step,
+             coalesce(lead(p.place) over w > p.place + 1, true) as is_last
+      from   placed as p
+      window w as (partition by p.actor_id order by p.occurred_at, p.event collate "C" rows unbounded preceding)
+    )
+    select s.step::integer, s.source, s.target, count(*), count(distinct b.actor_id), percentile_cont(0.5) within group (order by s.seconds)
+    from   begun as b
+    cross  join lateral (
+      select b.step, b.source, b.event, date_part('epoch', b.since_source) where b.step between 1 and %5$s
+      union  all
+      select b.step + 1, b.event, null, null where b.is_last and b.step < %5$s
+    ) as s (step, source, target, seconds)
+    group  by 1, 2, 3
+    order  by 1, 4 desc, s.source collate "C", s.target collate "C"
+    $query$,
+    tracking.events_query(org, app, since, until, tags), tracking.events_query(org, app, since, until, tags, array[from_event]),
+    depth + 1, gap, depth, from_event);
+end $$;
+comment on function analytics.paths is
+  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s next event comes within a gap, '
+  'for a number of steps. Events of the same moment are in the order of their names. '
+  'Errors: invalid_event, invalid_depth, invalid_gap, invalid_range, invalid_tags (22023).';
+
+create type analytics.session as (
+  actor_id uuid, started_at timestamptz, ended_at timestamptz, seconds double precision, events bigint,
+  first_event text, last_event text, surfaces text[], orgs uuid[]);
+comment on type analytics.session is 'What a person did in one go.';
+comment on column analytics.session.seconds is 'From its first event to its last one.';
+comment on column analytics.session.surfaces is 'Where its events happened.';
+comment on column analytics.session.orgs is 'The organizations that they were for.';
+
+create function analytics.sessions(
+  gap interval default '30 minutes',
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.session
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tracking.check_span('invalid_gap', 'gap', gap);
+  perform tracking.check_filters(since, until, tags);
+  return query execute format(
+    $query$
+    with ordered as (
+      select e.actor_id, e.org_id, e.surface, e.occurred_at, e.event,
+             coalesce(e.occurred_at - lag(e.occurred_at) over w > %2$L, true) as is_first,
+             coalesce(lead(e.occurred_at) over w - e.occurred_at > %2$L, true) as is_last
+      from   (%1$s) as e
+      where  e.actor_id is not null
+      window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
+    ),
+    numbered as (
+      select o.*, count(*) filter (where o.is_first) over (
+               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as session
+      from   ordered as o
+    ),
+    parts as (
+      select n.actor_id, n.session, n.org_id, n.surface, count(*) as events, min(n.occurred_at) as started_at, max(n.occurred_at) as ended_at,
+             min(n.event) filter (where n.is_first) as first_event, min(n.event) filter (where n.is_last) as last_event
+      from   numbered as n
+      group  by 1, 2, 3, 4
+    )
+    select p.actor_id, min(p.started_at), max(p.ended_at), date_part('epoch', max(p.ended_at) - min(p.started_at)), sum(p.events)::bigint,
+           min(p.first_event), min(p.last_event),
+           coalesce(array_agg(distinct p.surface order by p.surface) filter (where p.surface is not null), '{}'),
+           coalesce(array_agg(distinct p.org_id order by p.org_id) filter (where p.org_id is not null), '{}')
+    from   parts as p
+    group  by p.actor_id, p.session
+    order  by 2 desc, 1
+    $query$,
+    tracking.events_query(org, app, since, until, tags), gap);
+end $$;
+comment on function analytics.sessions is
+  'What persons did in one go, the newest first: events, none more than a gap after the one before. Events of the same moment are in the order of their names. '
+  'Errors: invalid_gap, invalid_range, invalid_tags (22023).';
+
+
+-- How builds fare -----------------------------------------------------------------------------------
+
+create type analytics.build_period as (
+  period date, by_value text, builds bigint, succeeded bigint, failed bigint, success_rate numeric,
+  p50_run_seconds double precision, p95_run_seconds double precision, p50_queue_seconds double precision, p95_queue_seconds double precision,
+  failure_categories jsonb, median_seconds_to_green double precision, flakiness numeric);
+comment on type analytics.build_period is 'How the builds fared that ended in a period.';
+comment on column analytics.build_period.period is 'Its first day (UTC).';
+comment on column analytics.build_period.by_value is 'The app, org, platform, build mode or person; null where it is about all.';
+comment on column analytics.build_period.builds is 'How many ended, in whatever way.';
+comment on column analytics.build_period.failed is 'How many failed or timed out.';
+comment on column analytics.build_period.success_rate is 'succeeded / (succeeded + failed); null where there were none.';
+comment on column analytics.build_period.failure_categories is 'How many failed for each category of reasons.';
+comment on column analytics.build_period.median_seconds_to_green is
+  'For an app, platform and build mode that turned green in the period: from the end of the first failure since the last success to the end of the success.';
+comment on column analytics.build_period.flakiness is
+  'Which part of the failures was followed by a success when asked again: the next build of the app, platform and build mode was requested within an hour of the failure''s end, and succeeded.';
+
+create function analytics.build_health(
+  period text default 'week', by text default null,
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null)
+  returns setof analytics.build_period
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  perform tracking.check_choice('period', period, '{day,week,month}');
+  if by is not null then
+    perform tracking.check_choice('by', by, '{app,org,platform,build_mode,actor}');
+  end if;
+  perform tracking.check_filters(since, until);
+  return query execute format(
+    $query$
+    with builds as (
+      select b.*, b.result in ('failure', 'timeout') as has_failed,
+             lead(b.result) over w = 'success' and lead(b.requested_at) over w <= b.finished_at + interval '1 hour' as went_green_at_once
+      from   analytics.builds as b
+      where  %1$s
+      window w as (partition by b.app_id, b.platform, b.build_mode order by b.requested_at, b.build_id)
+    ),
+    ended as (
+      select b.*, count(*) filter (where b.result = 'success') over (
+               partition by b.app_id, b.platform, b.build_mode order by b.finished_at, b.build_id rows between unbounded preceding and 1 preceding) as streak
+      from   builds as b
+      where  b.result is not null
+    ),
+    told as (
+      select date_trunc(%2$L, e.finished_at)::date as period, %3$s as by_value, e.*,
+             e.finished_at - min(e.finished_at) filter (where e.has_failed) over (partition by e.app_id, e.platform, e.build_mode, e.streak) as red
+      from   ended as e
+    ),
+    categories as (
+      select c.period, c.by_value, jsonb_object_agg(c.failure_category, c.builds) as failure_categories
+      from   (
+        select t.period, t.by_value, t.failure_category, count(*) as builds
+        from   told as t
+        where  %4$s and t.has_failed
+        group  by 1, 2, 3
+      ) as c
+      group  by 1, 2
+    )
+    select t.period, t.by_value, count(*), count(*) filter (where t.result = 'success'), count(*) filter (where t.has_failed),
+           round(count(*) filter (where t.result = 'success') / nullif(count(*) filter (where t.result = 'success' or t.has_failed), 0)::numeric, 4),
+           percentile_cont(0.5) within group (order by t.run_seconds), percentile_cont(0.95) within group (order by t.run_seconds),
+           percentile_cont(0.5) within group (order by t.queue_seconds), percentile_cont(0.95) within group (order by t.queue_seconds),
+           coalesce((select c.failure_categories from categories as c where c.period = t.period and c.by_value is not distinct from t.by_value), '{}'),
+           percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success'),
+           round(count(*) filter (where t.has_failed and t.went_green_at_once) / nullif(count(*) filter (where t.has_failed), 0)::numeric, 4)
+    from   told as t
+    where  %4$s
+    group  by t.period, t.by_value
+    order  by t.period, t.by_value collate "C"
+    $query$,
+    concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
+    period,
+    case when by is null then 'null::text' when by in ('platform', 'build_mode') then format('e.%I', by) else format('e.%I::text', by || '_id') end,
+    tracking.time_filter('t.finished_at', since, until));
+end $$;
+comment on function analytics.build_health is
+  'How builds fared that ended in each day, week or month: in all, or by app, org, platform, build mode or actor. '
+  'Errors: invalid_period, invalid_by, invalid_range (22023).';
+
+
+-- Where they are met --------------------------------------------------------------------------------
+
+create function tracking.known_surfaces()
+  returns text[]
+  language plpgsql stable security definer -- clients may not read the table
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return array(select distinct s.surface collate "C" from tracking.surfaces as s order by 1);
+end $$;
+comment on function tracking.known_surfaces is 'The surfaces that there are.';
+revoke execute on function tracking.known_surfaces from public;
+grant execute on function tracking.known_surfaces to anon, authenticated, service_role, analyst;
+
+create type analytics.surface_set as (surfaces text[], actors bigint, actors_at_least bigint, orgs bigint, orgs_at_least bigint);
+comment on type analytics.surface_set is 'How many persons and organizations were seen on a combination of surfaces.';
+comment on column analytics.surface_set.actors is 'Persons seen on exactly these.';
+comment on column analytics.surface_set.actors_at_least is 'Persons seen on all of these, and perhaps on others.';
+comment on column analytics.surface_set.orgs is 'Organizations seen on exactly these: it had events there, whoever''s.';
+comment on column analytics.surface_set.orgs_at_least is 'Organizations seen on all of these, and perhaps on others.';
+
+-- A set of surfaces is a number: a bit for each.
+create function analytics.surfaces(
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.surface_set
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_surfaces constant text[] := tracking.known_surfaces();
+begin
+  perform tracking.check_filters(since, until, tags);
+  if cardinality(v_surfaces) > 12 then
+    perform tracking.refuse_argument('too_many_surfaces', format('%s surfaces have too many combinations.', cardinality(v_surfaces)),
+      'Give tracking.surfaces 12 surfaces at most.');
+  end if;
+  return query execute format(
+    $query$
+    with known as (
+      select s.surface, 1 << (s.number::integer - 1) as bit from unnest(%1$L::text[]) with ordinality as s (surface, number)
+    ),
+    seen as (
+      select h.actor_id, h.org_id, bit_or(k.bit) as bits
+      from   (%2$s) as h
+      join   known as k on k.surface = h.surface
+      group  by grouping sets ((h.actor_id), (h.org_id))
+    ),
+    counted as (
+      select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs from seen as s group by s.bits
+    )
+    select array(select k.surface from known as k where k.bit & n.bits > 0),
+           coalesce(sum(c.actors) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.actors), 0)::bigint,
+           coalesce(sum(c.orgs) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.orgs), 0)::bigint
+    from   generate_series(1, %3$s) as n (bits)
+    left   join counted as c on c.bits & n.bits = n.bits
+    group  by n.bits
+    order  by cardinality(array(select k.surface from known as k where k.bit & n.bits > 0)), 1
+    $query$,
+    v_surfaces, tracking.hours_query(org, app, since, until, tags), (1 << cardinality(v_surfaces)) - 1);
+end $$;
+comment on function analytics.surfaces is
+  'How many persons and organizations were seen on each combination of the surfaces that there are: the dashboard, the CLI, the builder. '
+  'Errors: invalid_range, invalid_tags, too_many_surfaces (22023).';
+
+
+-- How much happens ----------------------------------------------------------------------------------
+
+create type analytics.activity_period as (period timestamptz, events bigint, actors bigint, orgs bigint);
+comment on type analytics.activity_period is 'How much happened in a period.';
+comment on column analytics.activity_period.period is 'When it begins.';
+comment on column analytics.activity_period.actors is 'How many persons did something.';
+comment on column analytics.activity_period.orgs is 'For how many organizations something was done.';
+
+create function analytics.activity(
+  period text default 'day', event text default null,
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  returns setof analytics.activity_period
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  perform tracking.check_choice('period', period, '{hour,day,week,month}');
+  if event is not null then
+    perform tracking.check_event('event', event);
+  end if;
+  perform tracking.check_filters(since, until, tags);
+  return query execute format(
+    $query$
+    with seen as (
+      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
+      from   (select date_trunc(%1$L, h.hour) as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
+      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
+    ),
+    counted as (
+      select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
+      from   seen as s
+      group  by s.period
+    )
+    select p.period, coalesce(c.events, 0), coalesce(c.actors, 0), coalesce(c.orgs, 0)
+    from   (%3$s) as p
+    left   join counted as c using (period)
+    order  by 1
+    $query$,
+    period, tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
+    tracking.periods_query(period, since, until, 'counted'));
+end $$;
+comment on function analytics.activity is
+  'How many events there were in each hour, day, week or month, of how many persons, for how many organizations. '
+  'Errors: invalid_period, invalid_event, invalid_range, invalid_tags (22023).';
+
+revoke execute on function
+  analytics.funnel, analytics.retention, analytics.active, analytics.paths, analytics.sessions, analytics.build_health, analytics.surfaces, analytics.activity
+  from public;
+grant execute on function
+  analytics.funnel, analytics.retention, analytics.active, analytics.paths, analytics.sessions, analytics.build_health, analytics.surfaces, analytics.activity
+  to anon, authenticated, service_role, analyst;
+
+-- migrate:down
+-- Chapters are not undone: drop the schemas instead.
