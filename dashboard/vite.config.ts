@@ -10,6 +10,7 @@ export default defineConfig({
     target: 'es2022',
     modulePreload: { polyfill: false },
     rolldownOptions: {
+      checks: { pluginTimings: false },
       output: {
         // What changes seldom is kept by browsers while the rest changes.
         codeSplitting: { groups: [{ name: 'supabase', test: /@supabase/ }, { name: 'plot', test: /node_modules\/(@observablehq|d3|interval-tree|isoformat|internmap|robust|delaunator|binary)/ }] },

@@ -3,16 +3,16 @@ import { useCallback } from 'preact/hooks'
 import { Choice, Figure, Legend, Select, Table } from './figure.tsx'
 import { count, many, periodName } from './format.ts'
 import { Page } from './page.tsx'
-import { grid, Plotted, timeAxis } from './plotted.tsx'
+import { grid, intervals, periodAxis, Plotted } from './plotted.tsx'
 import { active, type ActiveRow, type By, type Period } from './questions.ts'
 import { choose } from './route.ts'
 import { Answered, NoEvents } from './states.tsx'
 import { useAnswer, useFilters, useWorld } from './world.ts'
 
 const parts = {
-  new: { name: 'New', color: 'var(--accent)', about: 'never seen before' },
-  returning: { name: 'Returning', color: 'var(--dashboard)', about: 'seen in the period before, too' },
-  resurrected: { name: 'Back again', color: 'var(--builder)', about: 'seen before, but not in the period before' },
+  new: { name: 'New', color: 'var(--chart-strong)', about: 'never seen before' },
+  returning: { name: 'Returning', color: 'var(--chart)', about: 'seen in the period before, too' },
+  resurrected: { name: 'Back again', color: 'var(--chart-warm)', about: 'seen before, but not in the period before' },
 }
 type Part = keyof typeof parts
 
@@ -28,6 +28,7 @@ export function Active() {
     <Page title="Active" lead="Who is there: for the first time, still, or again." filters={['app', 'range']}>
       <Answered answer={answer} empty={<NoEvents />}>
         {(rows) => {
+          if (rows.every((row) => row.active === 0)) return <NoEvents />
           const words = summaryOf(rows, by, period)
           return (
             <Figure
@@ -68,13 +69,12 @@ function Stack({ rows, period, label }: { rows: ActiveRow[], period: Period, lab
       (Object.keys(parts) as Part[]).map((part) => `${count(row[part])} ${parts[part].name.toLowerCase()}`).join('\n')
     return {
       height: 300,
-      x: timeAxis,
-      y: { grid: false },
+      x: { type: 'utc' },
       color: { domain: Object.keys(parts), range: Object.values(parts).map(({ color }) => color) },
       marks: [
         ...grid(),
-        Plot.axisX({ ...timeAxis, ticks: Math.max(3, Math.floor(width / 110)) }),
-        Plot.rectY(data, { x: 'at', y: 'value', fill: 'part', interval: period, inset: 0.75 }),
+        periodAxis(rows.map((row) => row.period), period, width),
+        Plot.rectY(data, { x: 'at', y: 'value', fill: 'part', interval: intervals[period], insetLeft: Math.min(3, width / rows.length / 10), insetRight: Math.min(3, width / rows.length / 10), insetTop: 0.5, insetBottom: 0.5 }),
         Plot.ruleY([0], { stroke: 'var(--line-strong)' }),
         Plot.tip(rows, Plot.pointerX({ x: (row: ActiveRow) => new Date(row.period), y: 'active', title })),
       ],

@@ -5,13 +5,13 @@ import { daysIn, type Filters } from './filters.ts'
 import { count, dateAndTime, many, periodName } from './format.ts'
 import { Page } from './page.tsx'
 import { SurfaceDots } from './person-link.tsx'
-import { grid, Plotted, timeAxis } from './plotted.tsx'
+import { grid, intervals, periodAxis, Plotted } from './plotted.tsx'
 import { activity, kinds, type ActivityRow, type Kind, type Period } from './questions.ts'
 import { choose } from './route.ts'
 import { Answered, NoEvents } from './states.tsx'
 import { useAnswer, useFilters, useWorld } from './world.ts'
 
-const measures = { events: 'Events', actors: 'People', orgs: 'Organizations' }
+const measures = { events: 'Events', actors: 'People', orgs: 'Orgs' }
 type Measure = keyof typeof measures
 
 /** How much happens, and what. */
@@ -29,6 +29,7 @@ export function Activity() {
     <Page title="Activity" lead="How much happens, and what." filters={['app', 'range']}>
       <Answered answer={volume} empty={<NoEvents />}>
         {(rows) => {
+          if (rows.every(({ events }) => events === 0)) return <NoEvents />
           const words = summaryOf(rows, measure, period)
           return (
             <Figure
@@ -70,7 +71,8 @@ export function fitting(filters: Filters): Period {
 
 function summaryOf(rows: ActivityRow[], measure: Measure, period: Period): string {
   const top = rows.reduce((most, row) => (row[measure] > most[measure] ? row : most))
-  const best = `most in ${periodName(top.period, period)}: ${count(top[measure])}`.replace('in Week', 'in the week')
+  const when = { hour: 'on ', day: 'on ', week: 'in the week of ', month: 'in ' }[period]
+  const best = `most ${when}${periodName(top.period, period).replace('Week of ', '')}: ${count(top[measure])}`
   if (measure !== 'events') return `${measures[measure]} with at least one event; ${best}.`
   const total = rows.reduce((sum, row) => sum + row.events, 0)
   return `${many(total, 'event')} in all; ${best}.`
@@ -81,12 +83,12 @@ function Bars({ rows, measure, period, label }: { rows: ActivityRow[], measure: 
     const data = rows.map((row) => ({ at: new Date(row.period), value: row[measure] }))
     return {
       height: 260,
-      x: timeAxis,
-      y: { grid: false, zero: true },
+      x: { type: 'utc' },
+      y: { zero: true },
       marks: [
         ...grid({ tickFormat: 's' }),
-        Plot.axisX({ ...timeAxis, ticks: Math.max(3, Math.floor(width / 110)) }),
-        Plot.rectY(data, { x: 'at', y: 'value', interval: period, fill: 'var(--accent)', insetLeft: width > 700 ? 0.75 : 0.25, insetRight: width > 700 ? 0.75 : 0.25, rx1: 1 }),
+        periodAxis(rows.map((row) => row.period), period, width),
+        Plot.rectY(data, { x: 'at', y: 'value', interval: intervals[period], fill: 'var(--chart)', inset: Math.min(1.5, width / rows.length / 10), ry2: 2 }),
         Plot.ruleY([0], { stroke: 'var(--line-strong)' }),
         Plot.tip(data, Plot.pointerX({ x: 'at', y: 'value', title: (d: { at: Date, value: number }) => `${periodName(d.at.toISOString(), period)}\n${count(d.value)} ${measures[measure].toLowerCase()}` })),
       ],
@@ -102,11 +104,11 @@ function Kinds({ rows, event }: { rows: Kind[], event?: string }) {
       { head: 'Event', cell: (row) => (
         <button type="button" class="link" aria-pressed={row.event === event} onClick={() => choose({ event: row.event === event ? null : row.event })}>{row.event}</button>
       ) },
-      { head: 'Channel', cell: (row) => <span class="faint">{row.channel}</span> },
-      { head: 'Surface', cell: (row) => (row.surface ? <SurfaceDots surfaces={[row.surface]} /> : <span class="faint">none</span>) },
-      { head: 'Events', isNumber: true, cell: (row) => <span class="bar-cell" style={{ '--share': row.events / most }}>{count(row.events)}</span> },
+      { head: 'Events', isNumber: true, cell: (row) => <span class="bar-cell" style={{ '--share': row.events / most }}><span>{count(row.events)}</span></span> },
       { head: 'People', isNumber: true, cell: (row) => count(row.actors) },
       { head: 'Orgs', isNumber: true, cell: (row) => count(row.orgs) },
+      { head: 'Channel', cell: (row) => <span class="faint">{row.channel}</span> },
+      { head: 'Surface', cell: (row) => (row.surface ? <SurfaceDots surfaces={[row.surface]} /> : <span class="faint">none</span>) },
       { head: 'Last seen (UTC)', cell: (row) => <time dateTime={row.last_seen}>{dateAndTime(row.last_seen)}</time> },
     ]} />
   )

@@ -15,7 +15,7 @@ export function Build({ id }: { id: string }) {
   const [row] = answer.rows ?? []
   const events = useAnswer(row && eventsOfBuild(row))
   return (
-    <Page title={`Build ${shortId(id)}`} lead="What became of it, how long each step took, and its events.">
+    <Page title={`Build ${shortId(id)}`} lead={<>What became of it, how long each step took, and its events. <Copyable text={id} isInline /></>}>
       <Answered answer={answer} empty={<Empty title="No build that you may see"><p>No build {id} is in the apps that you may read. If it is somebody's, ask an admin of the organization for a role.</p></Empty>}>
         {([found]) => found && <Facts row={found} />}
       </Answered>
@@ -28,16 +28,13 @@ export function Build({ id }: { id: string }) {
 function Facts({ row }: { row: BuildRow }) {
   const names = useNames()
   return (
-    <>
-      <dl class="tiles">
+    <dl class="tiles">
         <div class="tile"><dt>Status</dt><dd class="small"><Status status={row.status} />{row.failure_category && <span> {row.failure_category.replace('_', ' ')}</span>}</dd></div>
         <div class="tile"><dt>App</dt><dd class="small">{names.app(row.app_id)}, for {names.org(row.org_id)}</dd></div>
         <div class="tile"><dt>Platform</dt><dd class="small">{row.platform}, {row.build_mode}</dd></div>
         <div class="tile"><dt>Asked for by</dt><dd class="small"><PersonLink id={row.actor_id} /></dd></div>
         <div class="tile"><dt>Requested</dt><dd class="small">{dateAndTime(row.requested_at)}</dd></div>
-      </dl>
-      <Copyable text={row.build_id} />
-    </>
+    </dl>
   )
 }
 

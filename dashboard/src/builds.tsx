@@ -4,7 +4,7 @@ import { Figure, Legend, Select, Table, type Column } from './figure.tsx'
 import { count, dateAndTime, duration, many, percent, periodName, shortId } from './format.ts'
 import { Page } from './page.tsx'
 import { PersonLink, useNames } from './person-link.tsx'
-import { grid, Plotted, timeAxis } from './plotted.tsx'
+import { durationTicks, grid, intervals, middleOf, periodAxis, Plotted } from './plotted.tsx'
 import { buildHealth, latestBuilds, type BuildRow, type HealthRow, type Period } from './questions.ts'
 import { choose, linkTo } from './route.ts'
 import { Answered, Empty } from './states.tsx'
@@ -58,19 +58,24 @@ const failedIn = (row: HealthRow) => Object.values(row.failure_categories ?? {})
 function Tiles({ rows, period }: { rows: HealthRow[], period: Period }) {
   const succeeded = total(rows, (row) => row.succeeded)
   const failed = total(rows, failedIn)
-  const last = rows.at(-1)
-  const time = (seconds: number | null | undefined) => (seconds == null ? '–' : duration(seconds))
-  const latest = `latest ${period}`
+  const latest = (name: string, pick: (row: HealthRow) => number | null, write: (value: number) => string) => {
+    const row = rows.findLast((one) => pick(one) !== null)
+    const value = row && pick(row)
+    return <div class="tile"><dt>{name}</dt><dd>{value == null ? '–' : write(value)} <span>{row ? whenOf(row, rows, period) : ''}</span></dd></div>
+  }
   return (
     <dl class="tiles">
       <div class="tile strong"><dt>Succeeded</dt><dd>{succeeded + failed ? percent(succeeded / (succeeded + failed)) : '–'} <span>of {many(total(rows, (row) => row.builds), 'build')}</span></dd></div>
-      <div class="tile"><dt>Run time, median</dt><dd>{time(last?.p50_run_seconds)} <span>{latest}</span></dd></div>
-      <div class="tile"><dt>Waiting, median</dt><dd>{time(last?.p50_queue_seconds)} <span>{latest}</span></dd></div>
-      <div class="tile"><dt>Failed until green</dt><dd>{time(last?.median_seconds_to_green)} <span>{latest}, median</span></dd></div>
-      <div class="tile"><dt>Flaky failures</dt><dd>{last?.flakiness == null ? '–' : percent(last.flakiness)} <span>{latest}</span></dd></div>
+      {latest('Run time, median', (row) => row.p50_run_seconds, duration)}
+      {latest('Waiting, median', (row) => row.p50_queue_seconds, duration)}
+      {latest('Failed until green, median', (row) => row.median_seconds_to_green, duration)}
+      {latest('Failures gone when asked again', (row) => row.flakiness, percent)}
     </dl>
   )
 }
+
+const whenOf = (row: HealthRow, rows: HealthRow[], period: Period) =>
+  (row === rows.at(-1) ? `latest ${period}` : periodName(row.period, period).replace('Week of', 'week of'))
 
 type PartProps = { rows: HealthRow[], period: Period, question: ReturnType<typeof buildHealth> }
 
@@ -85,13 +90,12 @@ function Outcomes({ rows, period, question }: PartProps) {
     const title = (row: HealthRow) => `${periodName(row.period, period)}\n${many(row.builds, 'build')}\n${row.success_rate === null ? '' : `${percent(row.success_rate)} succeeded`}`
     return {
       height: 240,
-      x: timeAxis,
-      y: { grid: false },
+      x: { type: 'utc' },
       color: { domain: Object.keys(outcomes), range: Object.values(outcomes) },
       marks: [
         ...grid(),
-        Plot.axisX({ ...timeAxis, ticks: Math.max(3, Math.floor(width / 110)) }),
-        Plot.rectY(data, { x: 'at', y: 'value', fill: 'outcome', interval: period, inset: 0.75 }),
+        periodAxis(rows.map((row) => row.period), period, width),
+        Plot.rectY(data, { x: 'at', y: 'value', fill: 'outcome', interval: intervals[period], insetLeft: Math.min(3, width / rows.length / 10), insetRight: Math.min(3, width / rows.length / 10), insetTop: 0.5, insetBottom: 0.5 }),
         Plot.ruleY([0], { stroke: 'var(--line-strong)' }),
         Plot.tip(rows, Plot.pointerX({ x: (row: HealthRow) => new Date(row.period), y: 'builds', title })),
       ],
@@ -114,18 +118,19 @@ function Times({ rows, period, question }: PartProps) {
   const words = last
     ? `In the latest ${period}, half of the builds ran for at most ${duration(last.p50_run_seconds ?? 0)}, 95 of 100 for at most ${duration(last.p95_run_seconds ?? 0)}.`
     : 'No build has run.'
+  const middle = (row: HealthRow) => middleOf(row.period, period)
   const draw = useCallback((width: number): Plot.PlotOptions => ({
     height: 220,
     marginLeft: 56,
-    x: timeAxis,
-    y: { grid: false, zero: true },
+    x: { type: 'utc' },
+    y: { zero: true },
     marks: [
-      ...grid({ tickFormat: (seconds: number) => duration(seconds) }),
-      Plot.axisX({ ...timeAxis, ticks: Math.max(3, Math.floor(width / 110)) }),
-      Plot.areaY(ran, { x: (row: HealthRow) => new Date(row.period), y1: 'p50_run_seconds', y2: 'p95_run_seconds', fill: 'var(--accent)', fillOpacity: 0.12, curve: 'monotone-x' }),
-      Plot.lineY(ran, { x: (row: HealthRow) => new Date(row.period), y: 'p95_run_seconds', stroke: 'var(--accent)', strokeOpacity: 0.6, strokeDasharray: '4 3', curve: 'monotone-x' }),
-      Plot.lineY(ran, { x: (row: HealthRow) => new Date(row.period), y: 'p50_run_seconds', stroke: 'var(--accent)', strokeWidth: 2, curve: 'monotone-x' }),
-      Plot.tip(ran, Plot.pointerX({ x: (row: HealthRow) => new Date(row.period), y: 'p50_run_seconds',
+      ...grid({ ticks: durationTicks(Math.max(...ran.map((row) => row.p95_run_seconds ?? 0))), tickFormat: duration }),
+      periodAxis(ran.map((row) => row.period), period, width),
+      Plot.areaY(ran, { x: middle, y1: 'p50_run_seconds', y2: 'p95_run_seconds', fill: 'var(--accent)', fillOpacity: 0.12, }),
+      Plot.lineY(ran, { x: middle, y: 'p95_run_seconds', stroke: 'var(--accent)', strokeOpacity: 0.6, strokeDasharray: '4 3', }),
+      Plot.lineY(ran, { x: middle, y: 'p50_run_seconds', stroke: 'var(--accent)', strokeWidth: 2, }),
+      Plot.tip(ran, Plot.pointerX({ x: middle, y: 'p50_run_seconds',
         title: (row: HealthRow) => `${periodName(row.period, period)}\nmedian ${duration(row.p50_run_seconds ?? 0)}\n95th percentile ${duration(row.p95_run_seconds ?? 0)}` })),
     ],
   }), [rows, period])

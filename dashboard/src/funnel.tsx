@@ -20,7 +20,7 @@ export function Funnel() {
   const steps = params.has('steps') ? stepsIn(params.get('steps') ?? '') : suggested(known.rows ?? [])
   const named = steps.filter((step) => step !== '')
   const by = (params.get('by') ?? 'actor') as By
-  const within = params.get('within') ?? '7 days'
+  const within = params.get('within') ?? '14 days'
   const breakdown = params.get('breakdown') ?? undefined
   const isWhole = named.length >= 2 && named.length === steps.length
   const question = isWhole ? funnel({ steps, within, by, breakdown }, filters) : undefined
@@ -51,11 +51,15 @@ export function Funnel() {
 
 const stepsIn = (text: string): string[] => (text === '' ? ['', ''] : text.split('\n'))
 
-// What there is to see at once: builds, where there are any; else what happens most.
+// What there is to see at once: the way to a first build, or to any; else what happens most.
+const usual = [
+  ['onboarding-step-copy-command', 'User CLI login', 'App Created', 'Build Requested', 'Build Succeeded'],
+  ['Build Requested', 'Build Started', 'Build Succeeded'],
+]
 function suggested(kinds: Kind[]): string[] {
-  const names = [...new Set(kinds.map(({ event }) => event))]
-  const builds = ['Build Requested', 'Build Started', 'Build Succeeded'].filter((name) => names.includes(name))
-  return builds.length === 3 ? builds : [names[0] ?? '', names[1] ?? '']
+  const names = new Set(kinds.map(({ event }) => event))
+  const [first = '', second = ''] = names
+  return usual.find((steps) => steps.every((step) => names.has(step))) ?? [first, second]
 }
 
 /** The steps in their order; each can be named, moved and taken away, by mouse, finger or keyboard. */
@@ -117,7 +121,7 @@ function Steps({ steps, kinds }: { steps: string[], kinds: Kind[] }) {
 
 /** The window for all steps together. */
 function Within({ value }: { value: string }) {
-  const [amount = '7', unit = 'days'] = value.split(' ')
+  const [amount = '14', unit = 'days'] = value.split(' ')
   const set = (next: string, nextUnit: string) => choose({ within: `${Math.max(1, Math.floor(Number(next)) || 1)} ${nextUnit}` })
   return (
     <div class="choice" role="group" aria-label="All within">
@@ -173,8 +177,8 @@ function Result({ rows, by, within, breakdown, question }: ResultProps) {
         { head: 'Step', cell: (row) => `${row.step}. ${row.event}` },
         ...(breakdown ? [{ head: breakdown, cell: (row: FunnelRow) => row.breakdown ?? '–' }] : []),
         { head: by === 'org' ? 'Organizations' : 'People', cell: (row) => count(row.subjects), isNumber: true },
-        { head: 'Of all', cell: (row) => percent(row.conversion), isNumber: true },
-        { head: 'Of the step before', cell: (row) => (row.step === 1 ? '' : percent(row.step_conversion)), isNumber: true },
+        { head: 'Of all', cell: (row) => percent(row.conversion ?? 0), isNumber: true },
+        { head: 'Of the step before', cell: (row) => (row.step === 1 ? '' : percent(row.step_conversion ?? 0)), isNumber: true },
         { head: 'Median time', cell: (row) => (row.median_seconds === null ? '' : duration(row.median_seconds)), isNumber: true },
       ]} />} />
   )
@@ -189,13 +193,13 @@ function Bars({ steps }: { steps: FunnelRow[] }) {
           <li key={row.step}>
             {index > 0 && (
               <p class="between">
-                {percent(row.step_conversion)} went on{lost > 0 && <>, <span class="lost">{count(lost)} did not</span></>}
+                {percent(row.step_conversion ?? 0)} went on{lost > 0 && <>, <span class="lost">{count(lost)} did not</span></>}
                 {row.median_seconds !== null && <>; half of them within {duration(row.median_seconds)}</>}
               </p>
             )}
-            <div class="funnel-bar" style={{ '--share': row.conversion }}>
+            <div class="funnel-bar" style={{ '--share': row.conversion ?? 0 }}>
               <span class="funnel-name">{row.event}</span>
-              <span class="funnel-count"><strong>{count(row.subjects)}</strong> {percent(row.conversion)}</span>
+              <span class="funnel-count"><strong>{count(row.subjects)}</strong> {percent(row.conversion ?? 0)}</span>
             </div>
           </li>
         )

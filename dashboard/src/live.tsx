@@ -94,14 +94,12 @@ function FeedItem({ event, isFresh }: { event: LogRow, isFresh: boolean }) {
   return (
     <li class={isFresh ? 'feed-item fresh' : 'feed-item'}>
       <time dateTime={event.occurred_at}><span class="feed-day">{date(event.occurred_at)}</span> {timeOfDay(event.occurred_at)}</time>
-      <div class="feed-what">
-        <p><span class="event-icon" aria-hidden="true">{event.icon}</span> <strong>{event.event}</strong> <span class="faint">{event.channel}</span></p>
-        <p class="feed-who">
-          <PersonLink id={event.actor_id} />
-          {event.org_id && <> for {names.org(event.org_id)}</>}
-          {event.app_id && <>, {names.app(event.app_id)}</>}
-        </p>
-      </div>
+      <p class="feed-what"><span class="event-icon" aria-hidden="true">{event.icon}</span> <strong>{event.event}</strong> <span class="faint">{event.channel}</span></p>
+      <p class="feed-who">
+        <PersonLink id={event.actor_id} />
+        {event.org_id && <> for {names.org(event.org_id)}</>}
+        {event.app_id && <>, {names.app(event.app_id)}</>}
+      </p>
       <EventTags event={event} />
     </li>
   )

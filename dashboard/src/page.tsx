@@ -25,7 +25,7 @@ export function Page({ title, lead, filters, children }: {
       <div class="page-head">
         <div>
           <h1 ref={head} tabIndex={-1}>{title}</h1>
-          {lead && <p class="lead">{lead}</p>}
+          {lead && <div class="lead">{lead}</div>}
         </div>
         {filters && <div class="filters">{filters.includes('app') && <AppSelect />}{filters.includes('range') && <RangeSelect />}</div>}
       </div>

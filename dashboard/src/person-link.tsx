@@ -26,14 +26,23 @@ export function PersonLink({ id }: { id: string | null }) {
 
 /** The surfaces that somebody was seen on, each in its color and place, and in words. */
 export function SurfaceDots({ surfaces }: { surfaces: string[] }) {
-  const known = ['dashboard', 'cli', 'builder']
-  const shown = [...known, ...surfaces.filter((surface) => !known.includes(surface))]
+  const shown = inOrder([...usualSurfaces, ...surfaces])
   return (
     <span class="dots">
-      {shown.map((surface) => <span key={surface} class={`dot ${surfaces.includes(surface) ? surface : 'off'}`} aria-hidden="true" />)}
-      <span class="dots-words">{surfaces.map(surfaceName).join(', ') || 'none'}</span>
+      {shown.map((surface) => <span key={surface} class={`dot ${surfaces.includes(surface) ? surfaceClass(surface) : 'off'}`} aria-hidden="true" />)}
+      <span class="dots-words">{inOrder(surfaces).map(surfaceName).join(', ') || 'none'}</span>
     </span>
   )
 }
+
+/** The surfaces that the product comes with, in the order of the way to a first build. */
+const usualSurfaces = ['dashboard', 'cli', 'builder']
+
+/** Each surface once: the usual ones first, then a project's own. */
+export const inOrder = (surfaces: string[]): string[] =>
+  [...usualSurfaces.filter((surface) => surfaces.includes(surface)), ...new Set(surfaces.filter((surface) => !usualSurfaces.includes(surface)).sort())]
+
+/** What the style sheet calls a surface. */
+export const surfaceClass = (surface: string | null): string => (surface && usualSurfaces.includes(surface) ? surface : 'other')
 
 export const surfaceName = (surface: string): string => ({ dashboard: 'Dashboard', cli: 'CLI', builder: 'Builder' })[surface] ?? surface

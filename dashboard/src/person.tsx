@@ -10,7 +10,7 @@ import { Answered, Copyable, Empty } from './states.tsx'
 import { Timeline } from './timeline.tsx'
 import { useAnswer, useFilters } from './world.ts'
 
-const step = 100
+const step = 50
 
 /** One person: when and where they were seen, and all that they did. */
 export function Person({ id }: { id: string }) {
@@ -21,7 +21,7 @@ export function Person({ id }: { id: string }) {
   const question = eventsOf(id, filters, room + 1)
   const events = useAnswer(question)
   return (
-    <Page title={`Person: ${names.person(id)}`} lead="All that they did, as far as you may see it." filters={['app', 'range']}>
+    <Page title={`Person: ${names.person(id)}`} lead={<>All that they did, as far as you may see it. <Copyable text={id} isInline /></>} filters={['app', 'range']}>
       <Answered answer={known} empty={<Unknown id={id} />}>
         {([row]) => row && <Facts row={row} />}
       </Answered>
@@ -53,17 +53,14 @@ export function Person({ id }: { id: string }) {
 function Facts({ row }: { row: ActorRow }) {
   const names = useNames()
   return (
-    <>
-      <dl class="tiles">
+    <dl class="tiles">
         <div class="tile"><dt>Events</dt><dd>{count(row.events)}</dd></div>
         <div class="tile"><dt>Active days</dt><dd>{count(row.active_days)}</dd></div>
         <div class="tile"><dt>First seen</dt><dd class="small">{date(row.first_seen)}</dd></div>
         <div class="tile"><dt>Last seen</dt><dd class="small">{ago(row.last_seen)}</dd></div>
         <div class="tile"><dt>Surfaces</dt><dd class="small"><SurfaceDots surfaces={row.surfaces} /></dd></div>
         <div class="tile"><dt>Acted for</dt><dd class="small">{row.orgs?.map(names.org).join(', ') || 'nobody'}</dd></div>
-      </dl>
-      <Copyable text={row.actor_id} />
-    </>
+    </dl>
   )
 }
 

@@ -108,7 +108,7 @@ export const activity = (period: Period, event: string | undefined, filters: Fil
   ({ call: 'activity', args: given({ period, event, ...filters }) })
 
 export type FunnelRow = {
-  breakdown: string | null, step: number, event: string, subjects: number, conversion: number, step_conversion: number, median_seconds: number | null
+  breakdown: string | null, step: number, event: string, subjects: number, conversion: number | null, step_conversion: number | null, median_seconds: number | null
 }
 export type Funnel = { steps: string[], within: string, by: By, breakdown?: string }
 export const funnel = (asked: Funnel, filters: Filters): Call<FunnelRow> => ({ call: 'funnel', args: given({ ...asked, ...filters }) })

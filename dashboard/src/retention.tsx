@@ -107,5 +107,5 @@ function Grid({ rows, period }: { rows: RetentionRow[], period: Period }) {
 }
 
 const Cell = ({ share, title }: { share: number, title?: string }) => (
-  <td class={share > 0.5 ? 'cell full' : 'cell'} style={{ '--share': share }} title={title}>{percent(Math.round(share * 100) / 100)}</td>
+  <td class="cell" style={{ '--share': share }} title={title}>{percent(Math.round(share * 100) / 100)}</td>
 )

@@ -1,4 +1,5 @@
 import type { ComponentType } from 'preact'
+import { useEffect, useRef } from 'preact/hooks'
 import { Active } from './active.tsx'
 import { Activity } from './activity.tsx'
 import { Build } from './build.tsx'
@@ -33,6 +34,9 @@ const sections: Record<string, { name: string, icon: IconName, page: ComponentTy
 export function Shell({ signOut }: { signOut(): void }) {
   const { route } = useWorld()
   const section = route.section || 'activity'
+  const list = useRef<HTMLUListElement>(null)
+  // On a phone the list is longer than the page is wide.
+  useEffect(() => list.current?.querySelector('[aria-current]')?.scrollIntoView({ inline: 'center', block: 'nearest' }), [section])
   return (
     <div class="shell">
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus() }}>Skip to content</a>
@@ -40,7 +44,7 @@ export function Shell({ signOut }: { signOut(): void }) {
         <p class="brand"><Logo /> <span>Actorscope</span></p>
         <OrgSelect />
         <nav aria-label="Sections">
-          <ul>
+          <ul ref={list}>
             {Object.entries(sections).map(([name, { name: text, icon }]) => (
               <li key={name}><a href={linkTo(route, name)} aria-current={name === section ? 'page' : undefined}><Icon name={icon} /> {text}</a></li>
             ))}

@@ -52,16 +52,16 @@ export function Answered<Row>({ answer, empty, children }: {
   return <div class="answer" aria-busy={isLoading}>{rows.length ? children(rows) : empty}</div>
 }
 
-/** Text to take along. */
-export function Copyable({ text }: { text: string }) {
+/** Text to take along; in a line, where it is an id. */
+export function Copyable({ text, isInline }: { text: string, isInline?: boolean }) {
   const [copied, setCopied] = useState(false)
   const copy = () => navigator.clipboard.writeText(text).then(() => {
     setCopied(true)
     setTimeout(() => setCopied(false), 2000)
   }, () => {})
   return (
-    <div class="copyable">
-      <pre tabIndex={0}><code>{text}</code></pre>
+    <div class={isInline ? 'copyable inline' : 'copyable'}>
+      {isInline ? <code>{text}</code> : <pre tabIndex={0}><code>{text}</code></pre>}
       <button type="button" class="button quiet" onClick={copy}><Icon name="copy" /> <span aria-live="polite">{copied ? 'Copied' : 'Copy'}</span></button>
     </div>
   )

@@ -1,7 +1,7 @@
 import { Figure } from './figure.tsx'
 import { count, many, percent } from './format.ts'
 import { Page } from './page.tsx'
-import { surfaceName } from './person-link.tsx'
+import { inOrder, surfaceClass, surfaceName } from './person-link.tsx'
 import { surfaces, type SurfacesRow } from './questions.ts'
 import { Answered, NoEvents } from './states.tsx'
 import { useAnswer, useFilters } from './world.ts'
@@ -28,12 +28,7 @@ export function Surfaces() {
   )
 }
 
-/** Dashboard, command line and builder first, then a project's own. */
-const usual = ['dashboard', 'cli', 'builder']
-const knownIn = (rows: SurfacesRow[]) => {
-  const known = [...new Set(rows.flatMap((row) => row.surfaces))]
-  return [...usual.filter((surface) => known.includes(surface)), ...known.filter((surface) => !usual.includes(surface)).sort()]
-}
+const knownIn = (rows: SurfacesRow[]) => inOrder(rows.flatMap((row) => row.surfaces))
 
 function Tiles({ rows }: { rows: SurfacesRow[] }) {
   const known = knownIn(rows)
@@ -53,7 +48,7 @@ function Tiles({ rows }: { rows: SurfacesRow[] }) {
       {known.map((surface) => {
         const row = rows.find((one) => one.surfaces.length === 1 && one.surfaces[0] === surface)
         return (
-          <div class={`tile edge-${usual.includes(surface) ? surface : 'other'}`} key={surface}>
+          <div class={`tile edge-${surfaceClass(surface)}`} key={surface}>
             <dt>{surfaceName(surface)}</dt>
             <dd>{count(row?.actors_at_least ?? 0)} <span>{many(row?.orgs_at_least ?? 0, 'org')}</span></dd>
           </div>
@@ -87,7 +82,7 @@ function Combinations({ rows }: { rows: SurfacesRow[] }) {
                 const isOn = row.surfaces.includes(surface)
                 return (
                   <td key={surface} class="mark">
-                    <span class={`dot large ${isOn ? (usual.includes(surface) ? surface : 'other') : 'off'}`} aria-hidden="true" />
+                    <span class={`dot large ${isOn ? surfaceClass(surface) : 'off'}`} aria-hidden="true" />
                     <span class="visually-hidden">{isOn ? 'yes' : 'no'}</span>
                   </td>
                 )
