@@ -1,3 +1,4 @@
+import type { TargetedKeyboardEvent } from 'preact'
 import { useEffect, useId, useState } from 'preact/hooks'
 import { many } from './format.ts'
 import { kinds, type Kind } from './questions.ts'
@@ -16,12 +17,17 @@ export function EventInput({ label, value, kinds: known = [], placeholder, onCho
   kinds?: Kind[]
   placeholder?: string
   onChoose(event: string): void
-  onKeyDown?(event: KeyboardEvent): void
+  onKeyDown?(event: TargetedKeyboardEvent<HTMLInputElement>): void
   hasHiddenLabel?: boolean
 }) {
   const id = useId()
   const [draft, setDraft] = useState(value)
   useEffect(() => setDraft(value), [value])
+  const settle = (text: string) => { if (text.trim() !== value) onChoose(text.trim()) }
+  const onKey = (event: TargetedKeyboardEvent<HTMLInputElement>) => {
+    if (event.key === 'Enter') settle(event.currentTarget.value)
+    onKeyDown?.(event)
+  }
   const names = [...Map.groupBy(known, ({ event }) => event)].map(([name, rows]) => [name, rows.reduce((sum, { events }) => sum + events, 0)] as const)
   return (
     <label class="field event-input">
@@ -29,7 +35,7 @@ export function EventInput({ label, value, kinds: known = [], placeholder, onCho
       <input
         type="text" list={id} value={draft} placeholder={placeholder} autocomplete="off" spellcheck={false} maxLength={200}
         onInput={({ currentTarget }) => setDraft(currentTarget.value)}
-        onChange={({ currentTarget }) => onChoose(currentTarget.value.trim())} onKeyDown={onKeyDown} />
+        onChange={({ currentTarget }) => settle(currentTarget.value)} onKeyDown={onKey} />
       <datalist id={id}>{names.map(([name, events]) => <option key={name} value={name}>{many(events, 'event')}</option>)}</datalist>
     </label>
   )

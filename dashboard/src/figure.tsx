@@ -43,7 +43,7 @@ export type Column<Row> = { head: string, cell(row: Row): ComponentChildren, isN
 export function Table<Row>({ caption, columns, rows }: { caption: string, columns: Column<Row>[], rows: Row[] }) {
   const [first, ...others] = columns
   return (
-    <div class="scroller" tabIndex={0} role="region" aria-label={caption}>
+    <div class="scroller" tabIndex={0} role="group" aria-label={caption}>
       <table>
         <caption class="visually-hidden">{caption}</caption>
         <thead>

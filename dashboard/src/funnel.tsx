@@ -1,3 +1,4 @@
+import type { TargetedKeyboardEvent } from 'preact'
 import { useEffect, useRef, useState } from 'preact/hooks'
 import { EventInput, useKinds } from './event-input.tsx'
 import { Choice, Figure, Table } from './figure.tsx'
@@ -68,10 +69,13 @@ function Steps({ steps, kinds }: { steps: string[], kinds: Kind[] }) {
   const [told, setTold] = useState('')
   const [focus, setFocus] = useState<number>()
   const set = (next: string[]) => choose({ steps: next.join('\n') || '\n' })
+  // A step that was added is there only once the address has changed.
   useEffect(() => {
-    if (focus !== undefined) list.current?.querySelectorAll('input')[focus]?.focus()
+    const input = focus === undefined ? undefined : list.current?.querySelectorAll('input')[focus]
+    if (!input) return
+    input.focus()
     setFocus(undefined)
-  }, [focus])
+  }, [focus, steps.length])
 
   const name = (index: number, event: string) => set(steps.with(index, event))
   const add = () => {
@@ -84,17 +88,16 @@ function Steps({ steps, kinds }: { steps: string[], kinds: Kind[] }) {
     setFocus(Math.min(index, steps.length - 2))
     setTold(`Step ${index + 1} was removed. ${many(steps.length - 1, 'step')} are left.`)
   }
-  const move = (index: number, to: number) => {
+  const move = (index: number, to: number, moved = steps[index] ?? '') => {
     if (to < 0 || to >= steps.length) return
-    const moved = steps[index] ?? ''
     set(steps.toSpliced(index, 1).toSpliced(to, 0, moved))
     setFocus(to)
     setTold(`${moved || 'The step'} is step ${to + 1} of ${steps.length} now.`)
   }
-  const onKeyDown = (index: number) => (event: KeyboardEvent) => {
+  const onKeyDown = (index: number) => (event: TargetedKeyboardEvent<HTMLInputElement>) => {
     if (!event.altKey || !['ArrowUp', 'ArrowDown'].includes(event.key)) return
     event.preventDefault()
-    move(index, event.key === 'ArrowUp' ? index - 1 : index + 1)
+    move(index, event.key === 'ArrowUp' ? index - 1 : index + 1, event.currentTarget.value.trim())
   }
   return (
     <>

@@ -41,7 +41,7 @@ export function Live() {
         </p>
       </div>
       {problem && <Trouble problem={problem} retry={retry} />}
-      <Answered answer={all.length ? { ...before, rows: all } : before} empty={<NoEvents />}>
+      <Answered answer={all.length ? { ...before, rows: all, isLoading: false } : before} empty={<NoEvents />}>
         {() => (shown.length
           ? <ol class="feed">{shown.map((event) => <FeedItem key={event.event_id} event={event} isFresh={fresh.includes(event)} />)}</ol>
           : <Empty title="None of these"><p>No event here has “{wanted}” in its name, channel, actor or tags. <button type="button" class="link" onClick={() => setWanted('')}>Show all</button></p></Empty>)}

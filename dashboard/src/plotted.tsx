@@ -9,11 +9,13 @@ export function Plotted({ label, draw }: { label: string, draw(width: number): P
   useEffect(() => {
     const element = box.current
     if (!element) return
-    const paint = () => {
+    let painted = 0
+    const observer = new ResizeObserver(() => requestAnimationFrame(() => {
       const width = element.clientWidth
-      if (width > 0) element.replaceChildren(withoutStyles(Plot.plot({ ...look, ...draw(width), width })))
-    }
-    const observer = new ResizeObserver(paint)
+      if (width === 0 || width === painted) return
+      painted = width
+      element.replaceChildren(tidied(Plot.plot({ ...look, ...draw(width), width })))
+    }))
     observer.observe(element)
     return () => observer.disconnect()
   }, [draw])
@@ -22,9 +24,11 @@ export function Plotted({ label, draw }: { label: string, draw(width: number): P
 
 const look: Plot.PlotOptions = { className: 'plotted', marginLeft: 44, marginRight: 16, marginBottom: 28, style: { fontSize: '12px', overflow: 'visible' } }
 
-// Plot brings its style sheet along inside the drawing, which a strict content security policy refuses: style.css has it.
-function withoutStyles(drawing: Element): Element {
+// Plot brings its style sheet along inside the drawing, which a strict content security policy refuses: style.css has
+// it. And it names each part of the drawing, which says nothing beside the label of the whole.
+function tidied(drawing: Element): Element {
   for (const style of drawing.querySelectorAll('style')) style.remove()
+  drawing.setAttribute('aria-hidden', 'true')
   return drawing
 }
 

@@ -71,7 +71,7 @@ function Grid({ rows, period }: { rows: RetentionRow[], period: Period }) {
   const last = Math.max(...rows.map((row) => row.period))
   const periods = Array.from({ length: last + 1 }, (_, n) => n)
   return (
-    <div class="scroller" tabIndex={0} role="region" aria-label="Retention by cohort">
+    <div class="scroller" tabIndex={0} role="group" aria-label="Retention by cohort">
       <table class="heat">
         <caption class="visually-hidden">Share of each cohort that was there again, by {period}s after the first time</caption>
         <thead>

@@ -1,4 +1,4 @@
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 
 // All that a page shows is in its address, behind the #: it can be kept, sent and gone back to, on any static host.
 
@@ -18,14 +18,21 @@ export function readRoute(hash = location.hash): Route {
   return { section, id, params: new URLSearchParams(query) }
 }
 
+/** Told of every address, at once: what is typed next must find what was typed before. */
+const listeners = new Set<() => void>()
+
 export function useRoute(): Route {
-  const [route, setRoute] = useState(readRoute)
+  const [hash, setHash] = useState(location.hash)
   useEffect(() => {
-    const read = () => setRoute(readRoute())
+    const read = () => setHash(location.hash)
+    listeners.add(read)
     addEventListener('hashchange', read)
-    return () => removeEventListener('hashchange', read)
+    return () => {
+      listeners.delete(read)
+      removeEventListener('hashchange', read)
+    }
   }, [])
-  return route
+  return useMemo(() => readRoute(hash), [hash])
 }
 
 /** The address of a section, with what is chosen for all of them. */
@@ -42,6 +49,7 @@ export function choose(changes: Record<string, string | null>): void {
     else params.set(name, value)
   }
   location.hash = addressOf({ section, id, params })
+  for (const read of listeners) read()
 }
 
 function addressOf({ section, id, params }: Route): string {

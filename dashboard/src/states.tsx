@@ -1,5 +1,5 @@
 import type { ComponentChildren } from 'preact'
-import { useState } from 'preact/hooks'
+import { useRef, useState } from 'preact/hooks'
 import { Icon } from './icons.tsx'
 import { Problem } from './questions.ts'
 import { useWorld, type Answer } from './world.ts'
@@ -39,7 +39,10 @@ export function Trouble({ problem, retry }: { problem: Problem, retry?(): void }
   )
 }
 
-/** Shows an answer when it is there; until then that it is awaited, and what went wrong if something did. */
+/**
+ * Shows an answer when it is there; until then that it is awaited, and what went wrong if something did. While another
+ * one is awaited, the one before stays as it was, with the words that go with it.
+ */
 export function Answered<Row>({ answer, empty, children }: {
   answer: Answer<Row>
   /** Shown instead of no rows. */
@@ -47,9 +50,11 @@ export function Answered<Row>({ answer, empty, children }: {
   children(rows: Row[]): ComponentChildren
 }) {
   const { rows, problem, isLoading, retry } = answer
+  const shown = useRef<ComponentChildren>(null)
   if (problem) return <Trouble problem={problem} retry={retry} />
   if (!rows) return <div class="loading" role="status"><span class="visually-hidden">Loading …</span></div>
-  return <div class="answer" aria-busy={isLoading}>{rows.length ? children(rows) : empty}</div>
+  if (!isLoading) shown.current = rows.length ? children(rows) : empty
+  return <div class="answer" aria-busy={isLoading}>{shown.current}</div>
 }
 
 /** Text to take along; in a line, where it is an id. */

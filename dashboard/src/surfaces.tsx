@@ -63,7 +63,7 @@ function Combinations({ rows }: { rows: SurfacesRow[] }) {
   const most = Math.max(1, ...rows.map(({ actors }) => actors))
   const sorted = rows.toSorted((a, b) => b.actors - a.actors || b.surfaces.length - a.surfaces.length)
   return (
-    <div class="scroller" tabIndex={0} role="region" aria-label="Combinations of surfaces">
+    <div class="scroller" tabIndex={0} role="group" aria-label="Combinations of surfaces">
       <table class="combinations">
         <caption class="visually-hidden">People and organizations on each combination of surfaces</caption>
         <thead>
