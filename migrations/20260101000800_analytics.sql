@@ -80,35 +80,13 @@ begin
             or right(s.channel, 1) = '*' and starts_with(surface_of.channel, left(s.channel, -1)))
     and    (surface_of.event = s.event
             or right(s.event, 1) = '*' and starts_with(surface_of.event, left(s.event, -1)))
-    order  by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*'
+    order  by length(s.event) desc, length(s.channel) desc
     limit  1
   );
 end $$;
 comment on function tracking.surface_of is 'The surface that an event happens on, by its name and channel; null for none.';
 revoke execute on function tracking.surface_of from public;
 grant execute on function tracking.surface_of to anon, authenticated, service_role, analyst;
-
--- The same for queries of many events, as an expression on their columns: a call for each would cost more than to read it.
-create function tracking.surface_expression(of text)
-  returns text
-  language plpgsql stable security definer -- clients may not read the table
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return (
-    select coalesce('case ' || string_agg(
-             format(case when right(s.channel, 1) = '*' then 'when starts_with(%1$I.channel, %2$L)' else 'when %1$I.channel = %3$L' end
-                    || case when right(s.event, 1) = '*' then ' and starts_with(%1$I.event, %4$L)' else ' and %1$I.event = %5$L' end
-                    || ' then %6$L',
-               of, left(s.channel, -1), s.channel, left(s.event, -1), s.event, s.surface),
-             ' ' order by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*') || ' end',
-           'null::text')
-    from   tracking.surfaces as s
-  );
-end $$;
-comment on function tracking.surface_expression is 'The surface of an event, as an SQL expression on its columns event and channel.';
-revoke execute on function tracking.surface_expression from public;
-grant execute on function tracking.surface_expression to anon, authenticated, service_role, analyst;
 
 
 -- The rollup ----------------------------------------------------------------------------------------
@@ -409,6 +387,20 @@ comment on function tracking.unrolled is 'The events that are not in the rollup 
 revoke execute on function tracking.unrolled from public;
 grant execute on function tracking.unrolled to anon, authenticated, service_role, analyst;
 
+-- Who did what in which hour: the rollup and the tail together.
+create view tracking.hours with (security_invoker = true) as
+select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
+       cardinality(a.times)::bigint as events,
+       (select min(t) from unnest(a.times) as t) as first_at, (select max(t) from unnest(a.times) as t) as last_at
+from   tracking.kinds as k
+join   tracking.activity as a on a.kind_id = k.kind_id
+union  all
+select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
+       date_trunc('hour', u.occurred_at, 'UTC'), 1, u.occurred_at, u.occurred_at
+from   tracking.unrolled() as u;
+comment on view tracking.hours is 'Who did what in which hour, exact at every moment; a key may come more than once.';
+grant select on tracking.hours to anon, authenticated, service_role, analyst;
+
 -- Questions to the log are put together as text, so that each is planned for the filters that it has, and asks for
 -- nothing that it does not need.
 
@@ -470,10 +462,10 @@ as $$
 begin
   if not tracking.asks_rollup(tags, with_tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, %s as surface, e.actor_id, e.occurred_at::timestamptz%s
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel,
+             tracking.surface_of(e.event, e.channel) as surface, e.actor_id, e.occurred_at::timestamptz%s
       from   public.events as e
       where  %s and %s%s$query$,
-      tracking.surface_expression('e'),
       case when with_tags then ', e.tags' end,
       tracking.filters('e', org, app, events),
       tracking.time_filter('e.occurred_at', since, until),
@@ -502,7 +494,7 @@ revoke execute on function tracking.events_query from public;
 grant execute on function tracking.events_query to anon, authenticated, service_role, analyst;
 
 -- A subquery of who did what in which hour: scope_id, org_id, app_id, event, channel, surface, actor_id, hour, events,
--- first_at, last_at. Hours that the filters cut are counted by the events in them that are left.
+-- first_at, last_at. Of hours that the filters cut, the events that are left are rows of their own.
 create function tracking.hours_query(
   org uuid, app text, since timestamptz, until timestamptz, tags jsonb, events text[] default null)
   returns text
@@ -510,48 +502,60 @@ create function tracking.hours_query(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_whole constant boolean :=
-    coalesce(since = date_trunc('hour', since, 'UTC'), true) and coalesce(until = date_trunc('hour', until, 'UTC'), true);
+  v_hour constant interval := '1 hour';
+  v_from constant timestamptz := date_trunc('hour', since + v_hour - interval '1 microsecond', 'UTC');
+  v_to   constant timestamptz := date_trunc('hour', until, 'UTC');
+  v_cut  text := '';
 begin
   if not tracking.asks_rollup(tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
-             date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
-             min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
-      from   (%s) as e
-      group  by 1, 2, 3, 4, 5, 6, 7, 8$query$,
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, tracking.surface_of(e.event, e.channel) as surface,
+             e.actor_id, e.hour, e.events, e.first_at, e.last_at
+      from   (
+        select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.actor_id,
+               date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
+               min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
+        from   (%s) as e
+        group  by 1, 2, 3, 4, 5, 6, 7
+      ) as e$query$,
       tracking.events_query(org, app, since, until, tags, events));
   end if;
+  if since < v_from then
+    v_cut := tracking.cut_hour(tracking.events_query(org, app, since, least(v_from, until), tags, events));
+  end if;
+  if v_to < until then
+    v_cut := v_cut || tracking.cut_hour(tracking.events_query(org, app, greatest(v_from, v_to), until, tags, events));
+  end if;
   return format(
-    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
-             %s
-      from   tracking.kinds as k
-      join   tracking.activity as a on a.kind_id = k.kind_id%s
-      where  %s and %s
-      union  all
-      select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
-             date_trunc('hour', u.occurred_at, 'UTC'), 1, u.occurred_at, u.occurred_at
-      from   tracking.unrolled() as u
-      where  %s and %s$query$,
-    case when v_is_whole
-      then 'cardinality(a.times)::bigint as events, (select min(t) from unnest(a.times) as t) as first_at, '
-           '(select max(t) from unnest(a.times) as t) as last_at'
-      else 't.events, t.first_at, t.last_at' end,
-    case when not v_is_whole then format(
-      $query$
-      cross  join lateral (
-        select count(*), min(t.at), max(t.at) from unnest(a.times) as t (at) where %s having count(*) > 0
-      ) as t (events, first_at, last_at)$query$, tracking.time_filter('t.at', since, until)) end,
-    tracking.filters('k', org, app, events),
-    tracking.time_filter('a.hour', date_trunc('hour', since, 'UTC'), until),
-    tracking.filters('u', org, app, events),
-    tracking.time_filter('u.occurred_at', since, until));
+    $query$select h.scope_id, h.org_id, h.app_id, h.event, h.channel, h.surface, h.actor_id, h.hour, h.events,
+             h.first_at, h.last_at
+      from   tracking.hours as h
+      where  %s and %s%s$query$,
+    tracking.filters('h', org, app, events), tracking.time_filter('h.hour', v_from, v_to), v_cut);
 end $$;
 comment on function tracking.hours_query is
   'A subquery, as SQL, of who did what in which hour: scope_id, org_id, app_id, event, channel, surface, actor_id, '
   'hour, events, first_at, last_at. A key may come more than once.';
 revoke execute on function tracking.hours_query from public;
 grant execute on function tracking.hours_query to anon, authenticated, service_role, analyst;
+
+-- Events as hours with one event each, to be added to others.
+create function tracking.cut_hour(events_query text)
+  returns text
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+      union  all
+      select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
+             date_trunc('hour', e.occurred_at, 'UTC'), 1, e.occurred_at, e.occurred_at
+      from   (%s) as e$query$, events_query);
+end $$;
+comment on function tracking.cut_hour is 'Adds the events of a subquery to one of hours, as SQL.';
+revoke execute on function tracking.cut_hour from public;
+grant execute on function tracking.cut_hour to anon, authenticated, service_role, analyst;
 
 
 -- Views ---------------------------------------------------------------------------------------------
@@ -608,20 +612,6 @@ comment on column analytics.builds.failure_category is 'timeout, validation_erro
 comment on column analytics.builds.queued_at is 'When it was handed to a builder; null where it never was.';
 comment on column analytics.builds.queue_seconds is 'From the request until it ran; null where it never did.';
 comment on column analytics.builds.run_seconds is 'From then until its end.';
-
--- Who did what in which hour: the rollup and the tail together.
-create view tracking.hours with (security_invoker = true) as
-select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
-       cardinality(a.times)::bigint as events,
-       (select min(t) from unnest(a.times) as t) as first_at, (select max(t) from unnest(a.times) as t) as last_at
-from   tracking.kinds as k
-join   tracking.activity as a on a.kind_id = k.kind_id
-union  all
-select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
-       date_trunc('hour', u.occurred_at, 'UTC'), 1, u.occurred_at, u.occurred_at
-from   tracking.unrolled() as u;
-comment on view tracking.hours is 'Who did what in which hour, exact at every moment; a key may come more than once.';
-grant select on tracking.hours to anon, authenticated, service_role, analyst;
 
 create view analytics.actors with (security_invoker = true) as
 select h.actor_id, min(h.first_at) as first_seen, max(h.last_at) as last_seen, sum(h.events)::bigint as events,

@@ -14,11 +14,11 @@ let sql: Sql
 beforeAll(async () => {
   world = await createWorld()
   sql = world.sql
-  await sql`create role metabase in role analyst`
+  await sql`create role analyst_of_rollup in role analyst`
   await sql`update tracking.settings set api_logins = api_logins || session_user::name`
 })
 afterAll(async () => {
-  await sql`drop role metabase`
+  await sql`drop role analyst_of_rollup`
   await world.close()
 })
 beforeEach(async () => {
@@ -181,6 +181,35 @@ test('hours are counted anew from the log as far as the rollup has come, without
   expect(await byLog(sql)).not.toEqual(expected)
 })
 
+test.each([
+  ['nothing', null, null], ['at hours', '2026-03-05T09:00Z', '2026-03-05T12:00Z'], ['amid an hour', '2026-03-05T09:20Z', '2026-03-05T11:20Z'],
+  ['within an hour', '2026-03-05T09:20Z', '2026-03-05T09:50Z'], ['from amid an hour to its end', '2026-03-05T09:20Z', '2026-03-05T10:00Z'],
+  ['from an hour to amid it', '2026-03-05T09:00Z', '2026-03-05T09:20Z'], ['at an event', '2026-03-05T09:10Z', '2026-03-05T11:40Z'], ['from nothing', '2026-03-05T10:10:00.001Z', null],
+  ['to nothing', null, '2026-03-05T10:10:00.001Z'],
+])('hours are cut by times: %s', async (_, since, until) => {
+  const at = (hour: number, minute: number) => ({ ...acme, timestamp: `2026-03-05T${String(hour).padStart(2, '0')}:${minute}:00Z` })
+  const write = async (minutes: number[]) => {
+    for (const hour of [8, 9, 10, 11, 12]) for (const minute of minutes) await send(person(people.ada), events(['A', 'B'], at(hour, minute)))
+  }
+  await write([10, 40])
+  await rollUp()
+  await write([20])
+  const counted = (source: string) => sql.unsafe(`
+    select event, hour, sum(events)::int as events, min(first_at) as first_at, max(last_at) as last_at from (${source}) as h group by 1, 2 order by 1, 2`)
+  const [{ query } = { query: '' }] = await sql<{ query: string }[]>`select tracking.hours_query(${orgs.acme}, null, ${since}, ${until}, '{}', '{A}') as query`
+  const expected = await sql`
+    select event, date_trunc('hour', occurred_at, 'UTC') as hour, count(*)::int as events, min(occurred_at)::timestamptz as first_at, max(occurred_at)::timestamptz as last_at
+    from   events where event = 'A' and (${since}::timestamptz is null or occurred_at >= ${since}) and (${until}::timestamptz is null or occurred_at < ${until})
+    group  by 1, 2 order by 1, 2`
+  expect(await counted(query)).toEqual(expected)
+  await sql.begin(async (tx) => {
+    await tx`set local actorscope.rollups = off`
+    const [{ query } = { query: '' }] = await tx<{ query: string }[]>`select tracking.hours_query(${orgs.acme}, null, ${since}, ${until}, '{}', '{A}') as query`
+    expect(query).toContain('public.events')
+    expect(await counted(query)).toEqual(expected)
+  })
+})
+
 test('kinds follow where the surfaces are changed', async () => {
   await send(person(people.ada), events(['Page Viewed', 'Page Left'], { channel: 'web' }))
   await rollUp()
@@ -192,10 +221,10 @@ test('kinds follow where the surfaces are changed', async () => {
   expect((await found()).map(({ surface }) => surface)).toEqual([null, null, null])
 })
 
-const readers: [string, Caller | { role: 'metabase' }][] = [
+const readers: [string, Caller | { role: 'analyst_of_rollup' }][] = [
   ['ada', person(people.ada)], ['bob', person(people.bob)], ['cyd', person(people.cyd)], ['eve', person(people.eve)],
   ['nik', person(people.nik)], ['the key acme_admin', holderOf('as_local_acme_admin')], ['the key demo_app', holderOf('as_local_demo_app')],
-  ['a revoked key', holderOf('as_local_revoked')], ['nobody', nobody], ['the service role', service], ['an analyst', { role: 'metabase' }],
+  ['a revoked key', holderOf('as_local_revoked')], ['nobody', nobody], ['the service role', service], ['an analyst', { role: 'analyst_of_rollup' }],
 ]
 test.each(readers)('%s sees in each view what the log shows them, rolled up or not', async (_, who) => {
   // Given events of everybody, half of them in the rollup
@@ -214,6 +243,8 @@ test.each(readers)('%s sees in each view what the log shows them, rolled up or n
 
   await as(sql, who as Caller, async (tx) => {
     expect(await byRollup(tx)).toEqual(await byLog(tx))
+    expect(await tx`select coalesce(sum(cardinality(times)), 0)::int as events from tracking.activity`).toEqual(
+      await tx`select count(*)::int as events from public.events where occurred_at < '2026-03-02'`)
     expect(await tx`select event_id from analytics.events order by 1`).toEqual(await tx`select event_id from public.events order by 1`)
     const surfaces = tx`array_remove(array_agg(distinct tracking.surface_of(event, channel)), null) as surfaces`
     const seen = tx`min(occurred_at)::timestamptz as first_seen, max(occurred_at)::timestamptz as last_seen, count(*) as events,
@@ -233,5 +264,5 @@ test.each(['insert into public.events default values', 'update public.orgs set n
   'delete from public.events', 'truncate public.events', 'select tracking.roll_up()', 'select tracking.recount_activity()',
   'insert into tracking.surfaces values (\'x\', \'y\')', 'select * from public.api_keys', 'select * from tracking.role_bindings',
   'create table analytics.mine ()', 'create table public.mine ()'])('an analyst may not: %s', async (statement) => {
-  expect((await failureOf(as(sql, { role: 'metabase' } as never, (tx) => tx.unsafe(statement)))).code).toBe('42501')
+  expect((await failureOf(as(sql, { role: 'analyst_of_rollup' } as never, (tx) => tx.unsafe(statement)))).code).toBe('42501')
 })
