@@ -83,6 +83,55 @@ end $$;
 comment on function tracking.attribute is 'Judges who an event is by and for, from what its payload claims.';
 revoke execute on function tracking.attribute from public;
 
+-- Judges a row of old data, in which user_id was a person's id or an organization's. The host's own tables say which;
+-- what they do not know is undecided, unless whoever imports it says how unknown_as is meant: actor, org or skip. An
+-- app or another organization that is no more keeps no event out: the row loses it, and its tags still say it.
+create function tracking.attribute_history(user_id text, actor_id text, org_id text, app_id text, unknown_as text)
+  returns tracking.attribution
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_is_uuid  constant text := '^(?!0{8}(-0{4}){3}-0{12}$)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
+  v_person   uuid := tracking.person_known_as(user_id);
+  v_org      uuid := org.known_as(user_id);
+  v_owner    uuid := app.owner_org(app_id);
+  v_fault    text[];
+  v_warnings text[];
+begin
+  v_fault := case
+    when num_nonnulls(v_person, v_org) = 2 then array['user_ambiguous', format('%L is a person and an organization.', user_id)]
+    when user_id is null or num_nonnulls(v_person, v_org) = 1 then null
+    when user_id like '%@%' then array['email_unknown', 'user_id is an address for mail, and nobody''s.']
+    when user_id !~* v_is_uuid then array['user_anonymous', format('%L is not the id of anybody.', left(user_id, 100))]
+    when unknown_as = 'skip' then array['user_unknown', format('%s is neither a person nor an organization.', user_id)]
+  end;
+  if v_fault is not null then
+    return row(null, null, null, v_fault, null)::tracking.attribution;
+  elsif num_nonnulls(v_person, v_org) = 0 then
+    v_person := case when unknown_as = 'actor' then user_id end;
+    v_org := case when unknown_as = 'org' then user_id end;
+  end if;
+
+  v_person := coalesce(v_person, tracking.person_known_as(actor_id));
+  if v_org is null and org_id is not null then
+    v_org := org.known_as(org_id);
+    if v_org is null then
+      v_warnings := array['The organization was left out: there is no such one.'];
+    end if;
+  end if;
+  v_org := coalesce(v_org, v_owner);
+  if num_nonnulls(v_person, v_org) = 0 then
+    return row(null, null, null, array['user_missing', 'The row names neither a person nor an organization.'], null)::tracking.attribution;
+  elsif app_id is not null and v_owner is distinct from v_org then
+    v_warnings := v_warnings || array['The app is a tag alone: there is no such one, or it is another organization''s.'];
+  end if;
+  return row(v_person, v_org, case when v_owner = v_org then app_id end, null, v_warnings)::tracking.attribution;
+end $$;
+comment on function tracking.attribute_history is
+  'Judges who a row of old data is by and for, from the ids that it has. Faults: user_unknown, email_unknown, user_anonymous, user_ambiguous, user_missing.';
+revoke execute on function tracking.attribute_history from public;
+
 
 -- How much -------------------------------------------------------------------------------------------
 
@@ -228,18 +277,18 @@ end $$;
 comment on function tracking.warnings_for is 'A sentence for each unknown field; ten at most.';
 revoke execute on function tracking.warnings_for from public;
 
--- A fault as the error that PostgREST would answer with.
+-- A fault as the error that PostgREST would answer with; those of old data alone have no code.
 create function tracking.error_object(fault text[])
   returns jsonb
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
+  return coalesce((
     select jsonb_build_object('code', e.code, 'message', e.message, 'details', fault[2], 'hint', e.hint)
     from   tracking.errors as e
     where  e.message = fault[1]
-  );
+  ), jsonb_build_object('message', fault[1], 'details', fault[2]));
 end $$;
 comment on function tracking.error_object is 'A fault as an error: {code, message, details, hint}.';
 revoke execute on function tracking.error_object from public;
@@ -270,7 +319,10 @@ revoke execute on function tracking.refuse_batch from public;
 -- batches with the same events cannot deadlock.
 -- One plan serves all batches, so it must suit large ones: no nested loops but where nothing else goes. As
 -- Postgres prices those that stay at 1e10, it would compile every call for seconds, were jit not off.
-create function tracking.record_events(payloads jsonb)
+-- The service role alone may have old data recorded, by saying how its unknown ids are meant: it is judged by
+-- tracking.attribute_history, its timestamps count for more than the times in its ids, and a row by a person is one
+-- of version 2, whose sinks tell the person.
+create function tracking.record_events(payloads jsonb, unknown_as text default null)
   returns jsonb
   language plpgsql volatile security definer
   set search_path = pg_catalog, pg_temp
@@ -281,6 +333,7 @@ create function tracking.record_events(payloads jsonb)
 as $$
 declare
   v_service  constant boolean := tracking.is_service();
+  v_history  constant boolean := v_service and unknown_as is not null;
   v_now      constant timestamptz := date_trunc('milliseconds', clock_timestamp());
   v_first_id constant text := tracking.new_event_id(v_now); -- ids made now differ by their place in the batch
   v_typed    constant boolean := exists (select from tracking.event_types as t where t.mode <> 'off');
@@ -289,6 +342,12 @@ declare
   v_answer   jsonb;
   v_limit    integer;
 begin
+  if unknown_as not in ('actor', 'org', 'skip') then
+    raise invalid_parameter_value using
+      message = 'invalid_unknown_as',
+      detail = format('%L is not actor, org or skip.', left(unknown_as, 20)),
+      hint = 'Say how ids are meant that are neither a person''s nor an organization''s.';
+  end if;
   if not v_service then
     v_actor := tracking.actor();
     v_api_key := tracking.api_key();
@@ -306,6 +365,7 @@ begin
            coalesce(t.payload ->> 'org_id', '') as org_id,
            coalesce(t.payload ->> 'user_id', '') as user_id,
            coalesce(nullif(t.tags ->> 'app_id', ''), t.tags ->> 'app-id', '') as app_id,
+           case when v_history then coalesce(t.payload ->> 'actor_id', '') else '' end as named_actor,
            case
              when t.v7 is not null then t.v7
              when t.occurred_at = v_now and t.payload ->> 'event_id' is null
@@ -343,7 +403,11 @@ begin
              case when v_typed then tracking.faults_in_tags(v.payload ->> 'event',
                case when jsonb_typeof(v.payload -> 'tags') = 'object' then v.payload -> 'tags' else '{}' end) end as tag_faults
       from   (
-        select s.n, s.payload, tracking.uuid_v7_in(s.payload ->> 'event_id') as v7
+        select s.n, s.payload,
+               case
+                 when v_history then tracking.uuid_v7_at(s.payload ->> 'event_id', s.payload ->> 'timestamp')
+                 else tracking.uuid_v7_in(s.payload ->> 'event_id')
+               end as v7
         from   jsonb_array_elements(payloads) with ordinality as s (payload, n)
         offset 0
       ) as v
@@ -352,9 +416,17 @@ begin
   ),
   claims as materialized (
     select c.*, a.*, jsonb_strip_nulls(jsonb_build_object('org_id', a.group_id)) as org_tag
-    from   (select distinct s.version, s.org_id, s.user_id, s.app_id from sent as s where s.fault is null) as c
-    cross  join lateral tracking.attribute(
-             c.version, nullif(c.org_id, ''), nullif(c.user_id, ''), nullif(c.app_id, ''), v_actor, v_service
+    from   (select distinct s.version, s.org_id, s.user_id, s.app_id, s.named_actor from sent as s where s.fault is null) as c
+    cross  join lateral (
+             select t.*
+             from   tracking.attribute(
+                      c.version, nullif(c.org_id, ''), nullif(c.user_id, ''), nullif(c.app_id, ''), v_actor, v_service) as t
+             where  not v_history
+             union  all
+             select h.*
+             from   tracking.attribute_history(
+                      nullif(c.user_id, ''), nullif(c.named_actor, ''), nullif(c.org_id, ''), nullif(c.app_id, ''), unknown_as) as h
+             where  v_history
            ) as a (actor_id, group_id, group_app, claim_fault, warnings)
   ),
   judged as materialized (
@@ -373,7 +445,7 @@ begin
              order by s.n
            ) as occurrence
     from   sent as s
-    left   join claims as c using (version, org_id, user_id, app_id)
+    left   join claims as c using (version, org_id, user_id, app_id, named_actor)
     cross  join lateral (select coalesce(s.payload -> 'notifyConsole' = 'true', false)) as console (asked)
   ),
   written as (
@@ -385,7 +457,8 @@ begin
            j.payload ->> 'description', j.payload ->> 'icon', j.payload ->> 'parser',
            coalesce((j.payload ->> 'notify')::boolean, false),
            coalesce(nullif(j.payload -> 'tags', 'null'), '{}') - 'org_id' || j.org_tag,
-           coalesce(nullif(j.payload -> 'nonPersonTags', 'null'), '{}'), j.version::smallint,
+           coalesce(nullif(j.payload -> 'nonPersonTags', 'null'), '{}'),
+           case when v_history and j.actor_id is not null then 2 else j.version::smallint end,
            case when v_service then 'service' else 'client' end,
            now() - tracking.parse_time(j.payload ->> 'sent_at')
     from   judged as j
