@@ -152,6 +152,20 @@ end $$;
 comment on function tracking.derived_event_id is 'The UUIDv7 that stands for a foreign id at a time: always the same one.';
 revoke execute on function tracking.derived_event_id from public;
 
+-- Says whether a text is a UUID as everybody writes it. (A pattern would take ten times as long.)
+create function tracking.is_uuid(input text)
+  returns boolean
+  language plpgsql immutable strict
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return input like '________-____-____-____-____________'
+    and length(replace(input, '-', '')) = 32
+    and translate(lower(input), '0123456789abcdef-', '') = '';
+end $$;
+comment on function tracking.is_uuid is 'True where the text is a UUID of 36 characters.';
+revoke execute on function tracking.is_uuid from public;
+
 -- Reads a UUIDv7, or says null. (The pattern is asked last: it takes longer than all the rest.)
 create function tracking.uuid_v7_in(input text)
   returns uuid
@@ -218,7 +232,7 @@ revoke execute on function tracking.parse_time from public;
 
 -- Reads a UUIDv7 of old data, where the time that it carries is the one that is stated, or none is; else says null:
 -- it was made when the event arrived somewhere, and is an id of another kind.
-create function tracking.uuid_v7_at(input text, stated text)
+create function tracking.uuid_v7_at(input text, stated timestamptz)
   returns uuid
   language plpgsql immutable
   set search_path = pg_catalog, pg_temp
@@ -227,7 +241,7 @@ declare
   v_id uuid := tracking.uuid_v7_in(input);
 begin
   return case
-    when v_id is null or abs(date_part('epoch', tracking.event_time(v_id) - tracking.parse_time(stated))) > 0.001 then null
+    when v_id is null or abs(date_part('epoch', tracking.event_time(v_id) - stated)) > 0.001 then null
     else v_id
   end;
 end $$;

@@ -211,13 +211,13 @@ grant execute on function tracking.source to anon, authenticated, service_role;
 -- mail. Replace it to have it know people of elsewhere, or by other ids. It is for the service role alone.
 create function tracking.person_known_as(id text)
   returns uuid
-  language plpgsql stable security definer -- the service role may run it, and reads none of Auth's tables
+  language plpgsql stable strict security definer -- the service role may run it, and reads none of Auth's tables
   set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regclass('auth.users') is null then
     return null;
-  elsif id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then
+  elsif tracking.is_uuid(id) then
     return (select u.id from auth.users as u where u.id = person_known_as.id::uuid);
   elsif id like '%@%' then
     return (

@@ -191,13 +191,11 @@ comment on function app.owner_org is 'The organization that owns the app, or nul
 -- ids that are no UUIDs. It is for the service role alone, for which org.read says whether there is such a one.
 create function org.known_as(id text)
   returns uuid
-  language plpgsql stable
+  language plpgsql stable strict
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return case
-    when id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' then case when org.read(id::uuid) then id::uuid end
-  end;
+  return case when tracking.is_uuid(id) then case when org.read(id::uuid) then id::uuid end end;
 end $$;
 comment on function org.known_as is 'The organization that an id of old data means; null where it means none.';
 

@@ -11,7 +11,8 @@
 --   written   the rows that went into the log; duplicates do not
 --   answers   one result each, in the order sent
 --
--- A fault is an error's name and a sentence: array['missing_event', 'The event has no name.'].
+-- A fault is an error's name and a sentence: array['missing_event', 'The event has no name.']; those of old data, which
+-- are none of tracking.errors, have the way out besides.
 
 
 -- Who and for whom ----------------------------------------------------------------------------------
@@ -92,7 +93,6 @@ create function tracking.attribute_history(user_id text, actor_id text, org_id t
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_is_uuid  constant text := '^(?!0{8}(-0{4}){3}-0{12}$)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$';
   v_person   uuid := tracking.person_known_as(user_id);
   v_org      uuid := org.known_as(user_id);
   v_owner    uuid := app.owner_org(app_id);
@@ -100,11 +100,19 @@ declare
   v_warnings text[];
 begin
   v_fault := case
-    when num_nonnulls(v_person, v_org) = 2 then array['user_ambiguous', format('%L is a person and an organization.', user_id)]
+    when num_nonnulls(v_person, v_org) = 2 then array[
+      'user_ambiguous', format('%s is a person and an organization.', user_id),
+      'Name the organization in org_id, or the person in actor_id, instead of user_id.']
     when user_id is null or num_nonnulls(v_person, v_org) = 1 then null
-    when user_id like '%@%' then array['email_unknown', 'user_id is an address for mail, and nobody''s.']
-    when user_id !~* v_is_uuid then array['user_anonymous', format('%L is not the id of anybody.', left(user_id, 100))]
-    when unknown_as = 'skip' then array['user_unknown', format('%s is neither a person nor an organization.', user_id)]
+    when user_id like '%@%' then array[
+      'email_unknown', 'user_id is an address for mail, and nobody''s.',
+      'Replace tracking.person_known_as where your own tables know it.']
+    when not tracking.is_uuid(user_id) or user_id = '00000000-0000-0000-0000-000000000000' then array[
+      'user_anonymous', format('%L is no id of a person or an organization.', left(user_id, 100)),
+      'Replace tracking.person_known_as or org.known_as where your own tables know it.']
+    when unknown_as = 'skip' then array[
+      'user_unknown', format('%s is neither a person nor an organization.', user_id),
+      'Import it again once it is one, or say what such ids are: actor or org.']
   end;
   if v_fault is not null then
     return row(null, null, null, v_fault, null)::tracking.attribution;
@@ -122,7 +130,9 @@ begin
   end if;
   v_org := coalesce(v_org, v_owner);
   if num_nonnulls(v_person, v_org) = 0 then
-    return row(null, null, null, array['user_missing', 'The row names neither a person nor an organization.'], null)::tracking.attribution;
+    return row(null, null, null, array[
+      'user_missing', 'The row names neither a person nor an organization.',
+      'Name a person or an organization in user_id, or an app in tags.app_id.'], null)::tracking.attribution;
   elsif app_id is not null and v_owner is distinct from v_org then
     v_warnings := v_warnings || array['The app is a tag alone: there is no such one, or it is another organization''s.'];
   end if;
@@ -219,14 +229,13 @@ end $$;
 -- What the table would refuse is refused here first, in better words. The fields that every event has are
 -- looked at in tracking.record_events itself, where that costs least; these, only where one is there.
 
-create function tracking.fault_in_rare_fields(payload jsonb, occurred_at timestamptz, carries_time boolean)
+create function tracking.fault_in_rare_fields(payload jsonb, stated timestamptz, occurred_at timestamptz, carries_time boolean)
   returns text[]
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_sentence text;
-  v_stated   timestamptz;
 begin
   v_sentence := case
     when jsonb_typeof(payload -> 'description') not in ('string', 'null') then 'description is not a string.'
@@ -245,12 +254,11 @@ begin
   end if;
 
   if payload ->> 'timestamp' is not null then
-    v_stated := tracking.parse_time(payload ->> 'timestamp');
-    if v_stated is null then
+    if stated is null then
       return array['timestamp_invalid', 'timestamp is not an ISO 8601 time.'];
-    elsif abs(date_part('epoch', v_stated - occurred_at)) > 0.001 then
+    elsif abs(date_part('epoch', stated - occurred_at)) > 0.001 then
       return array['timestamp_mismatch', 'timestamp and the time inside event_id differ by more than 1 ms.'];
-    elsif v_stated < 'epoch' then
+    elsif stated < 'epoch' then
       return array['timestamp_out_of_range', 'The event is from before 1970.'];
     end if;
   elsif payload ->> 'event_id' is not null and not carries_time then
@@ -288,9 +296,9 @@ begin
     select jsonb_build_object('code', e.code, 'message', e.message, 'details', fault[2], 'hint', e.hint)
     from   tracking.errors as e
     where  e.message = fault[1]
-  ), jsonb_build_object('message', fault[1], 'details', fault[2]));
+  ), jsonb_build_object('message', fault[1], 'details', fault[2], 'hint', fault[3]));
 end $$;
-comment on function tracking.error_object is 'A fault as an error: {code, message, details, hint}.';
+comment on function tracking.error_object is 'A fault as an error: {code, message, details, hint}; without a code where it is none of tracking.errors.';
 revoke execute on function tracking.error_object from public;
 
 
@@ -390,25 +398,26 @@ begin
              when octet_length(concat(t.tags - 'org_id', t.context)) > 32768 then array['payload_too_large', 'tags and nonPersonTags take more than 32 KB.']
              when t.occurred_at > now() + interval '24 hours' then array['timestamp_in_future', 'The event is more than 24 hours ahead of the server.']
              when t.tag_faults[1] = 'enforce' then array['invalid_tags', t.tag_faults[2]]
-             when t.payload ?| '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}' then tracking.fault_in_rare_fields(t.payload, t.occurred_at, t.v7 is not null)
+             when t.payload ?| '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}' then tracking.fault_in_rare_fields(t.payload, t.stated, t.occurred_at, t.v7 is not null)
            end as fault
     from   (
-      select v.n, v.payload, v.v7,
+      select v.n, v.payload, v.v7, v.stated,
              case when jsonb_typeof(v.payload -> 'tags') = 'object' then v.payload -> 'tags' else '{}' end as tags,
              case when jsonb_typeof(v.payload -> 'nonPersonTags') = 'object' then v.payload -> 'nonPersonTags' else '{}' end as context,
-             coalesce(
-               tracking.event_time(v.v7),
-               date_trunc('milliseconds', tracking.parse_time(v.payload ->> 'timestamp')),
-               v_now) as occurred_at,
+             coalesce(tracking.event_time(v.v7), date_trunc('milliseconds', v.stated), v_now) as occurred_at,
              case when v_typed then tracking.faults_in_tags(v.payload ->> 'event',
                case when jsonb_typeof(v.payload -> 'tags') = 'object' then v.payload -> 'tags' else '{}' end) end as tag_faults
       from   (
-        select s.n, s.payload,
+        select s.n, s.payload, s.stated,
                case
-                 when v_history then tracking.uuid_v7_at(s.payload ->> 'event_id', s.payload ->> 'timestamp')
+                 when v_history then tracking.uuid_v7_at(s.payload ->> 'event_id', s.stated)
                  else tracking.uuid_v7_in(s.payload ->> 'event_id')
                end as v7
-        from   jsonb_array_elements(payloads) with ordinality as s (payload, n)
+        from   (
+          select e.n, e.payload, tracking.parse_time(e.payload ->> 'timestamp') as stated
+          from   jsonb_array_elements(payloads) with ordinality as e (payload, n)
+          offset 0
+        ) as s
         offset 0
       ) as v
       offset 0

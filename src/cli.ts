@@ -6,6 +6,7 @@ import { buildCommand } from './cli-build.ts'
 import { catalogCommand } from './cli-catalog.ts'
 import { deadCommand } from './cli-dead.ts'
 import { doctorCommand } from './cli-doctor.ts'
+import { importCommand } from './cli-import.ts'
 import { keysCommand } from './cli-keys.ts'
 import { examples, type Cli } from './cli-options.ts'
 import { replayCommand } from './cli-replay.ts'
@@ -70,7 +71,7 @@ function onInterrupt(): AbortSignal {
 
 function program(cli: Cli): Command {
   const commands = [
-    trackCommand, tailCommand, keysCommand, buildCommand, catalogCommand, workerCommand, replayCommand, deadCommand,
+    trackCommand, tailCommand, importCommand, keysCommand, buildCommand, catalogCommand, workerCommand, replayCommand, deadCommand,
     upCommand, doctorCommand,
   ]
   const command = new Command('actorscope')
@@ -88,7 +89,7 @@ Environment:
   ACTORSCOPE_EMAIL, ACTORSCOPE_PASSWORD                   sign in as a person, or
   ACTORSCOPE_ACCESS_TOKEN                                 be signed in already, or
   ACTORSCOPE_SECRET_KEY                                   be the service role
-  DATABASE_URL                                            Postgres itself, for up, doctor and catalog push
+  DATABASE_URL                                            Postgres itself, for up, doctor, import and catalog push
   NO_COLOR, FORCE_COLOR                                   without colours, or with them even in a pipe
   Secrets are no flags, since the list of processes shows those.
 
