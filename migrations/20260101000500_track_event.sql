@@ -133,7 +133,7 @@ begin
     return row(null, null, null, array[
       'user_missing', 'The row names neither a person nor an organization.',
       'Name a person or an organization in user_id, or an app in tags.app_id.'], null)::tracking.attribution;
-  elsif app_id is not null and v_owner is distinct from v_org then
+  elsif app_id is not null and (v_owner = v_org) is not true then
     v_warnings := v_warnings || array['The app is a tag alone: there is no such one, or it is another organization''s.'];
   end if;
   return row(v_person, v_org, case when v_owner = v_org then app_id end, null, v_warnings)::tracking.attribution;
@@ -488,7 +488,7 @@ begin
            case when j.fault is null then
              j.warnings
              || j.tag_warnings
-             || tracking.warnings_for(nullif(j.payload - '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}'::text[], '{}'))
+             || tracking.warnings_for(nullif(j.payload - '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}'::text[] - case when v_history then 'actor_id' else '' end, '{}'))
              || case when j.console then tracking.broadcast_to_console(j.org_id, j.app_id, j.payload) end
            end as warnings
     from   judged as j
