@@ -59,7 +59,7 @@ async function importOld(cli: Cli, file: string, options: Options): Promise<void
     const state = await begin(resume)
     const linesBefore = state.lines
     await withDatabase(cli, {}, async (sql) => {
-      await refuseSinks(sql, options)
+      await refuseSinks(sql, cli, options)
       const rejects = options.rejects === undefined ? undefined : await Rejects.open(options.rejects, state)
       await run(cli, sql, { input, bytes, bytesRead, resume, state, rejects, options }).finally(() => rejects?.close())
     }, 2)
@@ -138,15 +138,17 @@ async function begin(resume: string | undefined): Promise<HistoryState> {
 
 // The database --------------------------------------------------------------------------------------
 
-// What is imported is received now. Somebody who has been delivering for years might not expect to send years of it.
-async function refuseSinks(sql: Sql, { toSinks, dryRun }: Options): Promise<void> {
-  if (toSinks || dryRun) return
-  const sinks = await sql<{ name: string }[]>`select name from tracking.sinks where max_age is null order by name`
-  if (sinks.length === 0) return
-  const names = sinks.map(({ name }) => name)
+// What is imported is received now, so that sinks that have long begun would deliver years of it.
+async function refuseSinks(sql: Sql, { terminal }: Cli, { toSinks, dryRun }: Options): Promise<void> {
+  if (toSinks) return
+  const [found] = await sql<{ names: string | null, first: string }[]>`
+    select string_agg(name, ', ' order by name) as names, min(name) as first from tracking.sinks where max_age is null`
+  if (!found?.names) return
+  const details = `All that is imported would be delivered to ${found.names}.`
+  if (dryRun) return terminal.say(terminal.talkColors.yellow(`warning: ${details}`))
   throw new TrackingError('sinks_would_deliver', {
-    details: `All that is imported would be delivered to ${names.join(', ')}.`,
-    hint: `To keep history out of a sink: update tracking.sinks set max_age = '2 days' where name = '${names[0]}'; to have it delivered, say --to-sinks.`,
+    details,
+    hint: `Have it delivered with --to-sinks, or keep history out of a sink: update tracking.sinks set max_age = '2 days' where name = '${found.first}';`,
   })
 }
 

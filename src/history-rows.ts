@@ -101,23 +101,18 @@ async function* csvRows(chunks: AsyncIterable<Buffer>, options: RowOptions): Asy
   const source = Readable.from(chunks)
   source.on('error', (error) => parser.destroy(error))
   let names: string[] | undefined
-  let line = 1
   for await (const { record, info } of source.pipe(parser) as AsyncIterable<Record>) {
-    const begins = line
-    line = info.lines + 1
-    if (!names) {
-      names = record.map((name) => name.trim().replace(/^\*\./, ''))
-      refuseHeading(names)
-      continue
-    }
-    yield csvRow(begins, names, record, options)
+    if (names) yield csvRow(info.lines, names, record, options)
+    else refuseHeading(names = record.map((name) => name.trim().replace(/^\*\./, '')))
   }
 }
 
-function csvRow(line: number, names: string[], cells: string[], options: RowOptions): Row {
+/** @param end the line that it ends in */
+function csvRow(end: number, names: string[], cells: string[], options: RowOptions): Row {
+  const content = cells.join('\u001f')
   return {
-    line,
-    content: cells.join('\u001f'),
+    line: end - newlinesIn(content),
+    content,
     text: () => cells.map((cell) => (/[",\n\r]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(','),
     read() {
       if (cells.length !== names.length) {
@@ -127,6 +122,12 @@ function csvRow(line: number, names: string[], cells: string[], options: RowOpti
       return fields instanceof TrackingError ? { fault: fields } : contentOf(fields, options)
     },
   }
+}
+
+function newlinesIn(text: string): number {
+  let count = 0
+  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) count++
+  return count
 }
 
 function refuseHeading(names: string[]): void {
