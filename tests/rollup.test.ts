@@ -181,6 +181,35 @@ test('hours are counted anew from the log as far as the rollup has come, without
   expect(await byLog(sql)).not.toEqual(expected)
 })
 
+test.each([
+  ['nothing', null, null], ['at hours', '2026-03-05T09:00Z', '2026-03-05T12:00Z'], ['amid an hour', '2026-03-05T09:20Z', '2026-03-05T11:20Z'],
+  ['within an hour', '2026-03-05T09:20Z', '2026-03-05T09:50Z'], ['from amid an hour to its end', '2026-03-05T09:20Z', '2026-03-05T10:00Z'],
+  ['from an hour to amid it', '2026-03-05T09:00Z', '2026-03-05T09:20Z'], ['at an event', '2026-03-05T09:10Z', '2026-03-05T11:40Z'], ['from nothing', '2026-03-05T10:10:00.001Z', null],
+  ['to nothing', null, '2026-03-05T10:10:00.001Z'],
+])('hours are cut by times: %s', async (_, since, until) => {
+  const at = (hour: number, minute: number) => ({ ...acme, timestamp: `2026-03-05T${String(hour).padStart(2, '0')}:${minute}:00Z` })
+  const write = async (minutes: number[]) => {
+    for (const hour of [8, 9, 10, 11, 12]) for (const minute of minutes) await send(person(people.ada), events(['A', 'B'], at(hour, minute)))
+  }
+  await write([10, 40])
+  await rollUp()
+  await write([20])
+  const counted = (source: string) => sql.unsafe(`
+    select event, hour, sum(events)::int as events, min(first_at) as first_at, max(last_at) as last_at from (${source}) as h group by 1, 2 order by 1, 2`)
+  const [{ query } = { query: '' }] = await sql<{ query: string }[]>`select tracking.hours_query(${orgs.acme}, null, ${since}, ${until}, '{}', '{A}') as query`
+  const expected = await sql`
+    select event, date_trunc('hour', occurred_at, 'UTC') as hour, count(*)::int as events, min(occurred_at)::timestamptz as first_at, max(occurred_at)::timestamptz as last_at
+    from   events where event = 'A' and (${since}::timestamptz is null or occurred_at >= ${since}) and (${until}::timestamptz is null or occurred_at < ${until})
+    group  by 1, 2 order by 1, 2`
+  expect(await counted(query)).toEqual(expected)
+  await sql.begin(async (tx) => {
+    await tx`set local actorscope.rollups = off`
+    const [{ query } = { query: '' }] = await tx<{ query: string }[]>`select tracking.hours_query(${orgs.acme}, null, ${since}, ${until}, '{}', '{A}') as query`
+    expect(query).toContain('public.events')
+    expect(await counted(query)).toEqual(expected)
+  })
+})
+
 test('kinds follow where the surfaces are changed', async () => {
   await send(person(people.ada), events(['Page Viewed', 'Page Left'], { channel: 'web' }))
   await rollUp()

@@ -61,7 +61,7 @@ select set_eq(
     'public.track_event', 'public.track_events', 'public.read_events', 'public.create_api_key', 'public.revoke_api_key', 'public.request_build', 'public.set_build_limit',
     'app.read', 'app.build', 'app.manage', 'app.readable', 'org.read', 'org.manage', 'org.readable',
     'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.current_epoch', 'tracking.current_snapshot', 'tracking.shard_of', 'tracking.next_events', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody', 'tracking.failure_category',
-    'tracking.surface_of', 'tracking.unrolled', 'tracking.filters', 'tracking.time_filter', 'tracking.asks_rollup', 'tracking.events_query', 'tracking.hours_query',
+    'tracking.surface_of', 'tracking.unrolled', 'tracking.filters', 'tracking.time_filter', 'tracking.asks_rollup', 'tracking.events_query', 'tracking.hours_query', 'tracking.cut_hour',
     'tracking.record_events', 'tracking.create_api_key', 'tracking.revoke_api_key', 'tracking.set_build_limit'],
   'clients may call these, and nothing else');
 
