@@ -80,13 +80,35 @@ begin
             or right(s.channel, 1) = '*' and starts_with(surface_of.channel, left(s.channel, -1)))
     and    (surface_of.event = s.event
             or right(s.event, 1) = '*' and starts_with(surface_of.event, left(s.event, -1)))
-    order  by length(s.event) desc, length(s.channel) desc
+    order  by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*'
     limit  1
   );
 end $$;
 comment on function tracking.surface_of is 'The surface that an event happens on, by its name and channel; null for none.';
 revoke execute on function tracking.surface_of from public;
 grant execute on function tracking.surface_of to anon, authenticated, service_role, analyst;
+
+-- The same for queries of many events, as an expression on their columns: a call for each would cost more than to read it.
+create function tracking.surface_expression(of text)
+  returns text
+  language plpgsql stable security definer -- clients may not read the table
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select coalesce('case ' || string_agg(
+             format(case when right(s.channel, 1) = '*' then 'when starts_with(%1$I.channel, %2$L)' else 'when %1$I.channel = %3$L' end
+                    || case when right(s.event, 1) = '*' then ' and starts_with(%1$I.event, %4$L)' else ' and %1$I.event = %5$L' end
+                    || ' then %6$L',
+               of, left(s.channel, -1), s.channel, left(s.event, -1), s.event, s.surface),
+             ' ' order by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*') || ' end',
+           'null::text')
+    from   tracking.surfaces as s
+  );
+end $$;
+comment on function tracking.surface_expression is 'The surface of an event, as an SQL expression on its columns event and channel.';
+revoke execute on function tracking.surface_expression from public;
+grant execute on function tracking.surface_expression to anon, authenticated, service_role, analyst;
 
 
 -- The rollup ----------------------------------------------------------------------------------------
@@ -387,16 +409,18 @@ comment on function tracking.unrolled is 'The events that are not in the rollup 
 revoke execute on function tracking.unrolled from public;
 grant execute on function tracking.unrolled to anon, authenticated, service_role, analyst;
 
--- Who did what in which hour: the rollup and the tail together.
+-- Who did what in which hour: the rollup and the tail together. (Types are the same on both sides, or each row would be
+-- computed whole, with columns that nobody asks for.)
 create view tracking.hours with (security_invoker = true) as
 select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
        cardinality(a.times)::bigint as events,
-       (select min(t) from unnest(a.times) as t) as first_at, (select max(t) from unnest(a.times) as t) as last_at
+       case when cardinality(a.times) = 1 then a.times[1] else (select min(t) from unnest(a.times) as t) end as first_at,
+       case when cardinality(a.times) = 1 then a.times[1] else (select max(t) from unnest(a.times) as t) end as last_at
 from   tracking.kinds as k
 join   tracking.activity as a on a.kind_id = k.kind_id
 union  all
 select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
-       date_trunc('hour', u.occurred_at, 'UTC'), 1, u.occurred_at, u.occurred_at
+       date_trunc('hour', u.occurred_at, 'UTC'), 1::bigint, u.occurred_at, u.occurred_at
 from   tracking.unrolled() as u;
 comment on view tracking.hours is 'Who did what in which hour, exact at every moment; a key may come more than once.';
 grant select on tracking.hours to anon, authenticated, service_role, analyst;
@@ -404,7 +428,8 @@ grant select on tracking.hours to anon, authenticated, service_role, analyst;
 -- Questions to the log are put together as text, so that each is planned for the filters that it has, and asks for
 -- nothing that it does not need.
 
--- The filters, as conditions on the columns of an event, or of a kind.
+-- The filters, as conditions on the columns of an event, or of a kind. (Where there is an org, it is the scope; to say so
+-- twice would have the planner take it for twice as rare.)
 create function tracking.filters(of text, org uuid, app text, events text[])
   returns text
   language plpgsql immutable
@@ -412,7 +437,7 @@ create function tracking.filters(of text, org uuid, app text, events text[])
 as $$
 begin
   return concat_ws(' and ', 'true',
-    case when org is not null then format('%I.scope_id = %L and %1$I.org_id = %2$L', of, org) end,
+    case when org is not null then format('%I.scope_id = %L and %1$I.org_id is not null', of, org) end,
     case when app is not null then format('%I.app_id = %L', of, app) end,
     case when events is not null then format('%I.event = any (%L::text[])', of, events) end);
 end $$;
@@ -462,28 +487,31 @@ as $$
 begin
   if not tracking.asks_rollup(tags, with_tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel,
-             tracking.surface_of(e.event, e.channel) as surface, e.actor_id, e.occurred_at::timestamptz%s
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, %s as surface, e.actor_id, e.occurred_at::timestamptz%s
       from   public.events as e
       where  %s and %s%s$query$,
+      tracking.surface_expression('e'),
       case when with_tags then ', e.tags' end,
       tracking.filters('e', org, app, events),
       tracking.time_filter('e.occurred_at', since, until),
       case when tags <> '{}' then format(' and e.tags @> %L', tags) end);
   end if;
   return format(
-    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, t.occurred_at
-      from   tracking.kinds as k
-      join   tracking.activity as a on a.kind_id = k.kind_id
-      cross  join lateral unnest(a.times) as t (occurred_at)
-      where  %s and %s and %s
+    $query$select r.*
+      from   (
+        select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, unnest(a.times) as occurred_at
+        from   tracking.kinds as k
+        join   tracking.activity as a on a.kind_id = k.kind_id
+        where  %s and %s
+      ) as r
+      where  %s
       union  all
       select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id, u.occurred_at
       from   tracking.unrolled() as u
       where  %s and %s$query$,
     tracking.filters('k', org, app, events),
     tracking.time_filter('a.hour', date_trunc('hour', since, 'UTC'), until),
-    tracking.time_filter('t.occurred_at', since, until),
+    tracking.time_filter('r.occurred_at', since, until),
     tracking.filters('u', org, app, events),
     tracking.time_filter('u.occurred_at', since, until));
 end $$;
@@ -509,15 +537,11 @@ declare
 begin
   if not tracking.asks_rollup(tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, tracking.surface_of(e.event, e.channel) as surface,
-             e.actor_id, e.hour, e.events, e.first_at, e.last_at
-      from   (
-        select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.actor_id,
-               date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
-               min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
-        from   (%s) as e
-        group  by 1, 2, 3, 4, 5, 6, 7
-      ) as e$query$,
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
+             date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
+             min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
+      from   (%s) as e
+      group  by 1, 2, 3, 4, 5, 6, 7, 8$query$,
       tracking.events_query(org, app, since, until, tags, events));
   end if;
   if since < v_from then
@@ -550,7 +574,7 @@ begin
     $query$
       union  all
       select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
-             date_trunc('hour', e.occurred_at, 'UTC'), 1, e.occurred_at, e.occurred_at
+             date_trunc('hour', e.occurred_at, 'UTC'), 1::bigint, e.occurred_at, e.occurred_at
       from   (%s) as e$query$, events_query);
 end $$;
 comment on function tracking.cut_hour is 'Adds the events of a subquery to one of hours, as SQL.';

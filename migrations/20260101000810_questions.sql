@@ -132,8 +132,8 @@ revoke execute on function tracking.check_steps from public;
 grant execute on function tracking.check_steps to anon, authenticated, service_role, analyst;
 
 -- The query of a funnel. For each subject it has the times of each event in an array, in order. From a beginning, the
--- next step is the first time after it: a search in the array, by halves, instead of another pass over the events. (Each
--- search is fenced with offset 0, or it would be done again for each step that builds on it.)
+-- next step is at the first time after it: a search in the array, by halves, instead of another pass over the events.
+-- (Each is fenced with offset 0, or it would be done again for each step that builds on it.)
 create function tracking.funnel_query(
   steps text[], within interval, by text, breakdown text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
   returns text
@@ -141,22 +141,25 @@ create function tracking.funnel_query(
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_times   text;
-  v_chain   text;
-  v_depth   text;
-  v_seconds text;
+  v_subject constant text := by || '_id';
+  v_attempt text := 'select unnest(s.times_1) as at_1';
+  v_times   text[];
+  v_reached text[];
+  v_counts  text[] := array['count(*)'];
+  v_seconds text[] := array['null::double precision'];
 begin
-  select string_agg(format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', s.event, s.step), ', ')
-  into   v_times
-  from   unnest(steps) with ordinality as s (event, step)
-  where  s.step = array_position(steps, s.event);
-  select string_agg(format('cross join lateral (select s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s offset 0) as step_%3$s',
-           array_position(steps, s.event), s.step - 1, s.step), ' ' order by s.step),
-         string_agg(format('nullif(at_%s - at_1 <= %L, false)', s.step, within), ', '),
-         string_agg(format('(%s, date_part(''epoch'', b.at_%1$s - b.at_%s))', s.step, s.step - 1), ', ')
-  into   v_chain, v_depth, v_seconds
-  from   unnest(steps) with ordinality as s (event, step)
-  where  s.step > 1;
+  for n in 1 .. cardinality(steps) loop
+    if array_position(steps, steps[n]) = n then
+      v_times := v_times || format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
+    end if;
+    continue when n = 1;
+    v_attempt := format('select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
+      array_position(steps, steps[n]), n - 1, n, v_attempt);
+    v_reached := v_reached || format('nullif(a.at_%s - a.at_1 <= %L, false)', n, within);
+    v_counts := v_counts || format('count(*) filter (where b.reached >= %s)', n);
+    v_seconds := v_seconds || format(
+      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) filter (where b.reached >= %1$s)', n, n - 1);
+  end loop;
   return format(
     $query$
     with subjects as (
@@ -167,46 +170,40 @@ begin
       having count(*) filter (where e.event = %4$L) > 0
     ),
     best as (
-      select s.subject, b.*
+      select s.subject, a.*
       from   subjects as s
       cross  join lateral (
-        select *, 1 + num_nonnulls(%5$s) as depth
-        from   unnest(s.times_1) as a (at_1) %6$s
-        order  by depth desc, at_1
+        select a.*, 1 + num_nonnulls(%5$s) as reached
+        from   (%6$s) as a
+        order  by reached desc, a.at_1
         limit  1
-      ) as b
+      ) as a
     ),
     counted as (
-      select %7$s as breakdown, r.step, count(*) as subjects, percentile_cont(0.5) within group (order by r.seconds) as median_seconds
-      from   best as b %8$s
-      cross  join lateral (values (1, null), %9$s) as r (step, seconds)
-      where  r.step <= b.depth
-      group  by 1, 2
-    ),
-    groups as (
-      select c.breakdown, c.subjects from counted as c where c.step = 1
-      union  all
-      select null, 0 where not exists (select from counted)
+      select %7$s as breakdown, array[%8$s] as subjects, array[%9$s] as seconds
+      from   best as b %10$s
     )
-    select g.breakdown, s.step::integer, s.event, coalesce(c.subjects, 0),
-           round(coalesce(c.subjects, 0) / nullif(g.subjects, 0)::numeric, 4),
-           round(coalesce(c.subjects, 0) / nullif(lag(coalesce(c.subjects, 0), 1, g.subjects) over (partition by g.breakdown order by s.step), 0)::numeric, 4),
-           c.median_seconds
-    from   groups as g
-    cross  join unnest(%10$L::text[]) with ordinality as s (event, step)
-    left   join counted as c on c.step = s.step and c.breakdown is not distinct from g.breakdown
-    order  by g.subjects desc, g.breakdown collate "C", s.step
+    select c.breakdown, s.step::integer, s.event, s.subjects,
+           round(s.subjects::numeric / nullif(c.subjects[1], 0), 4),
+           round(s.subjects::numeric / nullif(c.subjects[greatest(s.step - 1, 1)], 0), 4),
+           s.seconds
+    from   counted as c
+    cross  join unnest(%11$L::text[], c.subjects, c.seconds) with ordinality as s (event, subjects, seconds, step)
+    order  by c.subjects[1] desc, c.breakdown collate "C", s.step
     $query$,
-    by || '_id', v_times, tracking.events_query(org, app, since, until, tags, steps), steps[1], v_depth, v_chain,
-    case when breakdown is null then 'null::text' else 'v.value' end,
+    v_subject, array_to_string(v_times, ', '), tracking.events_query(org, app, since, until, tags, steps), steps[1],
+    array_to_string(v_reached, ', '), v_attempt,
+    case when breakdown is null then 'null::text' else 'v.value' end, array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
     case when breakdown is not null then format(
-      $query$left join (
+      $query$
+      left   join (
         select e.%1$I as subject, e.occurred_at, min(e.tags ->> %2$L collate "C") as value
         from   (%3$s) as e
         group  by 1, 2
-      ) as v on v.subject = b.subject and v.occurred_at = b.at_1$query$,
-      by || '_id', breakdown, tracking.events_query(org, app, since, until, tags, steps[1:1], true)) end,
-    v_seconds, steps);
+      ) as v on v.subject = b.subject and v.occurred_at = b.at_1
+      group  by v.value$query$,
+      v_subject, breakdown, tracking.events_query(org, app, since, until, tags, steps[1:1], true)) end,
+    steps);
 end $$;
 comment on function tracking.funnel_query is 'The query that answers analytics.funnel.';
 revoke execute on function tracking.funnel_query from public;
@@ -235,6 +232,22 @@ comment on function analytics.funnel is
 
 -- Whether they come back ----------------------------------------------------------------------------
 
+-- The period of a time, as an expression: as date_trunc has it, but for its price.
+create function tracking.period_expression(of text, period text)
+  returns text
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case period
+    when 'month' then format('date_trunc(''month'', %s, ''UTC'')', of)
+    else format('date_bin(%L, %s, ''1969-12-29 00:00+00'')', '1 ' || period, of) -- a Monday before all events
+  end;
+end $$;
+comment on function tracking.period_expression is 'The beginning of the hour, day, week (from Monday on) or month of a time (UTC), as SQL.';
+revoke execute on function tracking.period_expression from public;
+grant execute on function tracking.period_expression to anon, authenticated, service_role, analyst;
+
 create type analytics.retention_period as (cohort date, size bigint, period integer, subjects bigint, share numeric);
 comment on type analytics.retention_period is 'How many of a cohort came back in a period.';
 comment on column analytics.retention_period.cohort is 'The period in which they did the first event for the first time: its first day (UTC).';
@@ -262,35 +275,36 @@ begin
   return query execute format(
     $query$
     with seen as (
-      select h.%1$I as subject, h.event, date_trunc(%2$L, h.hour)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
+      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
       from   (%3$s) as h
       where  h.%1$I is not null
       group  by 1, 2, 3
     ),
-    begun as (
-      select s.subject, min(s.first_at) as at, min(s.period) as cohort
+    told as (
+      select s.event, s.period, s.last_at,
+             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
       from   seen as s
-      where  s.event = %4$L
-      group  by s.subject
+      window w as (partition by s.subject)
+    ),
+    counted as (
+      select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
+             count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
+      from   told as t
+      where  t.cohort is not null
+      group  by 1, 2
     ),
     cohorts as (
-      select b.cohort, count(*) as size from begun as b group by b.cohort
-    ),
-    returned as (
-      select b.cohort, s.period, count(*) as subjects
-      from   begun as b
-      join   seen as s on s.subject = b.subject and s.event = %5$L and s.last_at >= b.at
-      group  by 1, 2
+      select c.cohort, c.begun as size from counted as c where c.period = c.cohort
     )
-    select c.cohort, c.size, n.period, coalesce(r.subjects, 0), round(coalesce(r.subjects, 0)::numeric / c.size, 4)
+    select c.cohort, c.size, n.period, coalesce(r.returned, 0), round(coalesce(r.returned, 0)::numeric / c.size, 4)
     from   cohorts as c
     cross  join generate_series(0, %6$s - 1) as n (period)
     cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
-    left   join returned as r on r.cohort = c.cohort and r.period = p.first_day
-    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L, true)
+    left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L::timestamptz, true)
     order  by c.cohort, n.period
     $query$,
-    by || '_id', period, tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
+    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
     first_event, return_event, periods, '1 ' || period, until);
 end $$;
 comment on function analytics.retention is
@@ -307,9 +321,10 @@ create function tracking.periods_query(period text, since timestamptz, until tim
 as $$
 begin
   return format(
-    'select generate_series(coalesce(date_trunc(%1$L, %2$L::timestamptz), min(c.period)), coalesce(date_trunc(%1$L, %3$L::timestamptz), max(c.period)), %4$L) as period from %5$s as c',
-    period, case when isfinite(since) then greatest(since, '1970-01-01') end,
-    case when isfinite(until) then least(until - interval '1 microsecond', now() + interval '1 day') end, '1 ' || period, counted);
+    'select generate_series(coalesce(%s, min(c.period)), coalesce(%s, max(c.period)), %L) as period from %s as c',
+    tracking.period_expression(quote_nullable(case when isfinite(since) then greatest(since, '1970-01-01') end) || '::timestamptz', period),
+    tracking.period_expression(quote_nullable(case when isfinite(until) then least(until - interval '1 microsecond', now() + interval '1 day') end) || '::timestamptz', period),
+    '1 ' || period, counted);
 end $$;
 comment on function tracking.periods_query is 'A subquery, as SQL, of the periods from since until until, with those that have nothing.';
 revoke execute on function tracking.periods_query from public;
@@ -341,7 +356,7 @@ begin
   return query execute format(
     $query$
     with seen as (
-      select h.%1$I as subject, date_trunc(%2$L, h.hour) as period, %3$s as counts
+      select h.%1$I as subject, %2$s as period, %3$s as counts
       from   (%4$s) as h
       where  h.%1$I is not null
       group  by 1, 2
@@ -361,7 +376,7 @@ begin
     left   join counted as c using (period)
     order  by 1
     $query$,
-    by || '_id', period, case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
+    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
     tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period, tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.active is
@@ -469,31 +484,31 @@ begin
   return query execute format(
     $query$
     with ordered as (
-      select e.actor_id, e.org_id, e.surface, e.occurred_at, e.event,
+      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
              coalesce(e.occurred_at - lag(e.occurred_at) over w > %2$L, true) as is_first,
              coalesce(lead(e.occurred_at) over w - e.occurred_at > %2$L, true) as is_last
       from   (%1$s) as e
       where  e.actor_id is not null
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
-    numbered as (
-      select o.*, count(*) filter (where o.is_first) over (
-               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as session
+    seated as (
+      select o.*, max(o.occurred_at) filter (where o.is_first) over (
+               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as started_at
       from   ordered as o
     ),
-    parts as (
-      select n.actor_id, n.session, n.org_id, n.surface, count(*) as events, min(n.occurred_at) as started_at, max(n.occurred_at) as ended_at,
-             min(n.event) filter (where n.is_first) as first_event, min(n.event) filter (where n.is_last) as last_event
-      from   numbered as n
-      group  by 1, 2, 3, 4
+    sessions as (
+      select s.actor_id, s.started_at, max(s.occurred_at) as ended_at, count(*) as events,
+             min(s.event) filter (where s.is_first) as first_event, min(s.event) filter (where s.is_last) as last_event,
+             array_agg(s.surface) filter (where s.surface is not null and (s.is_first or s.surface is distinct from s.last_surface)) as surfaces,
+             array_agg(s.org_id) filter (where s.org_id is not null and (s.is_first or s.org_id is distinct from s.last_org_id)) as orgs
+      from   seated as s
+      group  by s.actor_id, s.started_at
     )
-    select p.actor_id, min(p.started_at), max(p.ended_at), date_part('epoch', max(p.ended_at) - min(p.started_at)), sum(p.events)::bigint,
-           min(p.first_event), min(p.last_event),
-           coalesce(array_agg(distinct p.surface order by p.surface) filter (where p.surface is not null), '{}'),
-           coalesce(array_agg(distinct p.org_id order by p.org_id) filter (where p.org_id is not null), '{}')
-    from   parts as p
-    group  by p.actor_id, p.session
-    order  by 2 desc, 1
+    select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
+           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface from unnest(s.surfaces) as u (surface) order by 1) end,
+           case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
+    from   sessions as s
+    order  by s.started_at desc, s.actor_id
     $query$,
     tracking.events_query(org, app, since, until, tags), gap);
 end $$;
@@ -550,7 +565,7 @@ begin
       where  b.result is not null
     ),
     told as (
-      select date_trunc(%2$L, e.finished_at)::date as period, %3$s as by_value, e.*,
+      select (%2$s)::date as period, %3$s as by_value, e.*,
              e.finished_at - min(e.finished_at) filter (where e.has_failed) over (partition by e.app_id, e.platform, e.build_mode, e.streak) as red
       from   ended as e
     ),
@@ -577,7 +592,7 @@ begin
     order  by t.period, t.by_value collate "C"
     $query$,
     concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
-    period,
+    tracking.period_expression('e.finished_at', period),
     case when by is null then 'null::text' when by in ('platform', 'build_mode') then format('e.%I', by) else format('e.%I::text', by || '_id') end,
     tracking.time_filter('t.finished_at', since, until));
 end $$;
@@ -677,7 +692,7 @@ begin
     $query$
     with seen as (
       select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
-      from   (select date_trunc(%1$L, h.hour) as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
+      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
       group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
     ),
     counted as (
@@ -690,7 +705,7 @@ begin
     left   join counted as c using (period)
     order  by 1
     $query$,
-    period, tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
+    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
     tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.activity is
