@@ -276,8 +276,8 @@ describe('the API gives no rights away', () => {
     expect(await send('/rest/v1/rpc/claims', '{}', { apikey })).toMatchObject({ status: 401 })
   })
 
-  test('nothing but the two APIs is served', async () => {
-    for (const path of ['/', '/_system/info', '/storage/v1/bucket']) {
+  test('nothing but the two APIs and the dashboard is served', async () => {
+    for (const path of ['/_system/info', '/storage/v1/bucket', '/package.json']) {
       expect((await fetch(`${world.api.url}${path}`)).status).toBe(404)
     }
   })
