@@ -5,18 +5,18 @@ import { tlsTo } from './pool.ts'
 import { isStableName, TrackingError } from './tracking-error.ts'
 
 /**
- * Does some work with the database: gives it one connection, and the server and database by name. The connection is
+ * Does some work with the database: gives it a connection, or several, and the server and database by name. They are
  * closed then.
  *
  * @throws {TrackingError} `setting_missing`, `setting_invalid`; `connection_failed`, where nothing answers or the login
  *   is refused; the database's own codes.
  */
 export async function withDatabase<T>(
-  cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>,
+  cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>, connections = 1,
 ): Promise<T> {
   const databaseUrl = readDatabaseUrl(options, cli.environment)
   const sql = postgres(databaseUrl, {
-    max: 1, onnotice: () => {}, connect_timeout: 10, connection: { application_name: 'actorscope' },
+    max: connections, onnotice: () => {}, connect_timeout: 10, connection: { application_name: 'actorscope' },
     prepare: false, // poolers may give each transaction another server
     ...tlsTo(databaseUrl),
   })

@@ -6,6 +6,7 @@ import { buildCommand } from './cli-build.ts'
 import { catalogCommand } from './cli-catalog.ts'
 import { deadCommand } from './cli-dead.ts'
 import { doctorCommand } from './cli-doctor.ts'
+import { importCommand } from './cli-import.ts'
 import { keysCommand } from './cli-keys.ts'
 import { examples, type Cli } from './cli-options.ts'
 import { questionCommands } from './cli-questions.ts'
@@ -71,8 +72,8 @@ function onInterrupt(): AbortSignal {
 
 function program(cli: Cli): Command {
   const commands = [
-    trackCommand, tailCommand, keysCommand, buildCommand, catalogCommand, workerCommand, replayCommand, deadCommand,
-    upCommand, doctorCommand, ...questionCommands,
+    trackCommand, tailCommand, importCommand, ...questionCommands, keysCommand, buildCommand, catalogCommand,
+    workerCommand, replayCommand, deadCommand, upCommand, doctorCommand,
   ]
   const command = new Command('actorscope')
     .description('Product analytics inside Postgres that knows who did something and for whom.')
@@ -90,8 +91,8 @@ Environment:
   ACTORSCOPE_EMAIL, ACTORSCOPE_PASSWORD                   sign in as a person, or
   ACTORSCOPE_ACCESS_TOKEN                                 be signed in already, or
   ACTORSCOPE_SECRET_KEY                                   be the service role
-  DATABASE_URL                                            Postgres itself, for up, doctor and catalog push; and
-                                                          for questions, where there are no credentials
+  DATABASE_URL                                            Postgres itself, for up, doctor, import and catalog push;
+                                                          and for questions, where there are no credentials
   NO_COLOR, FORCE_COLOR                                   without colours, or with them even in a pipe
   Secrets are no flags, since the list of processes shows those.
 
