@@ -33,11 +33,13 @@ create table tracking.sinks (
   events     text[],
   channels   text[],
   orgs       uuid[],
+  max_age    interval,
   enabled    boolean     not null default true,
   created_at timestamptz not null default now(),
   constraint name_is_lower_case check (name ~ '^[a-z][a-z0-9_-]{0,62}$'),
   constraint kind_is_known check (kind in ('posthog', 'logsnag', 'bento', 'webhook', 'ndjson')),
   constraint settings_are_an_object check (jsonb_typeof(settings) = 'object'),
+  constraint max_age_is_positive check (max_age > '0'),
   constraint settings_hold_no_secret check (
     not settings::text ~* '"[^"]*(secret|token|password|api[_ -]?key|authorization)[^"]*"\s*:')
 );
@@ -50,9 +52,11 @@ comment on column tracking.sinks.events is
 comment on column tracking.sinks.channels is 'Channels it wants; null: all.';
 comment on column tracking.sinks.orgs is
   'Organizations whose events it wants; null: all, and those of no organization.';
+comment on column tracking.sinks.max_age is
+  'How old an event it wants was at most when it was received: keeps imported history out; null: however old.';
 comment on column tracking.sinks.enabled is 'False: nothing is delivered, and all of it waits.';
 alter table tracking.sinks enable row level security;
-grant select, update (settings, events, channels, orgs, enabled), delete on tracking.sinks to service_role;
+grant select, update (settings, events, channels, orgs, max_age, enabled), delete on tracking.sinks to service_role;
 
 -- Workers listen on the channel tracking_sinks, and look at the sinks again when something comes.
 create function tracking.announce_sinks()
@@ -180,7 +184,7 @@ grant select on tracking.expired to service_role;
 -- Makes a sink and its cursors. It starts with what is committed from now on, or with the log's beginning.
 create function tracking.create_sink(
   name text, kind text, settings jsonb default '{}', from_beginning boolean default false, shards integer default 1,
-  events text[] default null, channels text[] default null, orgs uuid[] default null)
+  events text[] default null, channels text[] default null, orgs uuid[] default null, max_age interval default null)
   returns tracking.sinks
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
@@ -195,10 +199,10 @@ begin
       message = format('A sink has 1 to 64 shards, not %s.', coalesce(shards::text, 'null')),
       hint = 'One is enough for 20,000 events a second.';
   end if;
-  insert into tracking.sinks (name, kind, settings, events, channels, orgs)
+  insert into tracking.sinks (name, kind, settings, events, channels, orgs, max_age)
   values (
     create_sink.name, create_sink.kind, create_sink.settings,
-    create_sink.events, create_sink.channels, create_sink.orgs)
+    create_sink.events, create_sink.channels, create_sink.orgs, create_sink.max_age)
   returning * into v_sink;
   insert into tracking.cursors (sink, shard, start_epoch, start_seen, epoch, seen)
   select v_sink.name, s.shard, p.epoch, p.seen, p.epoch, p.seen
@@ -217,8 +221,8 @@ grant execute on function tracking.create_sink to service_role;
 
 -- Reading the log -----------------------------------------------------------------------------------
 
--- True where a sink wants an event.
-create function tracking.wants(sink tracking.sinks, event text, channel text, org_id uuid)
+-- True where a sink wants an event, which was of some age when it was received: that is the same at every try.
+create function tracking.wants(sink tracking.sinks, event text, channel text, org_id uuid, age interval)
   returns boolean
   language plpgsql immutable
   set search_path = pg_catalog, pg_temp
@@ -226,6 +230,7 @@ as $$
 begin
   return (sink.channels is null or wants.channel = any (sink.channels))
     and (sink.orgs is null or coalesce(wants.org_id = any (sink.orgs), false))
+    and (sink.max_age is null or age <= sink.max_age)
     and (sink.events is null or exists (
       select
       from   unnest(sink.events) as p (pattern)
@@ -305,7 +310,7 @@ create function tracking.read_batch(
   set timezone = 'UTC'
 as $$
 declare
-  v_wants_all constant boolean := sink.events is null and sink.channels is null and sink.orgs is null;
+  v_wants_all constant boolean := num_nonnulls(sink.events, sink.channels, sink.orgs, sink.max_age) = 0;
   v_shards    constant integer := (select count(*) from tracking.cursors as c where c.sink = cursor.sink);
   v_txids     xid8[];
   v_ids       uuid[];
@@ -314,7 +319,7 @@ begin
          array_agg((n.e).txid), array_agg((n.e).event_id)
   into   read_batch.events, wanted, total, v_txids, v_ids
   from   (
-    select e, v_wants_all or tracking.wants(sink, e.event, e.channel, e.org_id) as is_wanted
+    select e, v_wants_all or tracking.wants(sink, e.event, e.channel, e.org_id, e.received_at - e.occurred_at) as is_wanted
     from   tracking.next_events(
              cursor.epoch, cursor.seen, read_batch.until, after_txid, after_id, size, cursor.shard, v_shards) as e
     offset 0

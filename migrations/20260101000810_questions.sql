@@ -117,8 +117,12 @@ as $$
 declare
   v_step text;
 begin
-  if array_ndims(steps) is distinct from 1 or cardinality(steps) not between 2 and 20 then
-    perform tracking.refuse_argument('invalid_steps', format('A funnel has 2 to 20 steps, not %s.', coalesce(cardinality(steps), 0)),
+  if coalesce(cardinality(steps), 0) not between 2 and 20 or array_ndims(steps) > 1 then
+    perform tracking.refuse_argument('invalid_steps',
+      case
+        when array_ndims(steps) > 1 then 'A funnel''s steps are a list, not a table.'
+        else format('A funnel has 2 to 20 steps, not %s.', coalesce(cardinality(steps), 0))
+      end,
       'Name the events in their order, as in array[''Build Requested'', ''Build Succeeded''].');
   end if;
   foreach v_step in array steps loop
@@ -425,7 +429,7 @@ begin
     cross  join generate_series(0, %2$s - 1) as n (period)
     cross  join lateral (select (c.cohort + n.period * interval %3$L)::date) as p (first_day)
     left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
-    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %4$L, true)
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %4$L::timestamptz, true)
     order  by c.cohort, n.period
     $query$,
     coalesce(
@@ -683,7 +687,7 @@ begin
       group  by s.actor_id, s.started_at
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
-           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface from unnest(s.surfaces) as u (surface) order by 1) end,
+           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) end,
            case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
     from   sessions as s
     order  by s.started_at desc, s.actor_id

@@ -3,7 +3,8 @@ import type { Sql } from 'postgres'
 import { examples, wholeNumber, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
 import type { Batch, Progress } from './lease.ts'
 import type { LoggedEvent, SinkSettings } from './sink.ts'
-import { asTable, jsonLine, visible } from './terminal.ts'
+import { asTable } from './table.ts'
+import { jsonLine, visible } from './terminal.ts'
 
 type Options = CommonOptions & { sink?: string, id?: string[], limit?: number }
 

@@ -177,9 +177,9 @@ test('the API stops while requests are at the database', async () => {
 
 describe('settings', () => {
   test('are Supabase\'s ports and a folder in the project, unless the environment says otherwise', () => {
-    expect(readSettings({})).toEqual({ apiPort: 54321, databasePort: 54322, dataDir: join(projectDir, '.actorscope') })
-    expect(readSettings({ ACTORSCOPE_API_PORT: '1', ACTORSCOPE_DB_PORT: '65535', ACTORSCOPE_DATA_DIR: '/data', DATABASE_URL: 'postgres://a@b/c' }))
-      .toEqual({ apiPort: 1, databasePort: 65535, dataDir: '/data', databaseUrl: 'postgres://a@b/c' })
+    expect(readSettings({})).toEqual({ apiPort: 54321, databasePort: 54322, dataDir: join(projectDir, '.actorscope'), hasPast: true })
+    expect(readSettings({ ACTORSCOPE_API_PORT: '1', ACTORSCOPE_DB_PORT: '65535', ACTORSCOPE_DATA_DIR: '/data', ACTORSCOPE_DEMO_PAST: 'off', DATABASE_URL: 'postgres://a@b/c' }))
+      .toEqual({ apiPort: 1, databasePort: 65535, dataDir: '/data', hasPast: false, databaseUrl: 'postgres://a@b/c' })
   })
 
   test.each([
@@ -188,6 +188,7 @@ describe('settings', () => {
     [{ ACTORSCOPE_DB_PORT: '65536' }, 'ACTORSCOPE_DB_PORT'],
     [{ ACTORSCOPE_DB_PORT: '1e3' }, 'ACTORSCOPE_DB_PORT'],
     [{ ACTORSCOPE_DB_PORT: '54321' }, 'must differ'],
+    [{ ACTORSCOPE_DEMO_PAST: 'no' }, 'ACTORSCOPE_DEMO_PAST'],
     [{ DATABASE_URL: 'localhost' }, 'DATABASE_URL'],
     [{ DATABASE_URL: 'mysql://a@b/c' }, 'DATABASE_URL'],
   ])('refuse %j, naming what is wrong', (environment, named) => {
