@@ -538,10 +538,9 @@ begin
   if not tracking.asks_rollup(tags) then
     return format(
       $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
-             date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
-             min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
-      from   (%s) as e
-      group  by 1, 2, 3, 4, 5, 6, 7, 8$query$,
+             date_bin('1 hour', e.occurred_at, '1970-01-01 00:00+00') as hour, 1::bigint as events,
+             e.occurred_at as first_at, e.occurred_at as last_at
+      from   (%s) as e$query$,
       tracking.events_query(org, app, since, until, tags, events));
   end if;
   if since < v_from then
@@ -619,7 +618,7 @@ select b.id as build_id, b.owner_org as org_id, o.name as org, b.app_id, a.name 
          when 'expired' then 'error'
          when 'released' then 'skip'
        end as result,
-       (select tracking.failure_category(b.status, b.last_error)) as failure_category,
+       case when b.status in ('failed', 'timed_out') then (select tracking.failure_category(b.status, b.last_error)) end as failure_category,
        b.created_at as requested_at, b.queued_at, b.started_at, b.completed_at as finished_at,
        date_part('epoch', case when num_nulls(b.started_at) = 0 then greatest(b.started_at - b.created_at, '0') end)
          as queue_seconds,

@@ -265,7 +265,10 @@ declare
   v_added   constant text := 'select a.kind_id, a.hour, a.actor_id, cardinality(a.times) as events from added as a';
   v_removed constant text := 'select r.kind_id, r.hour, r.actor_id, cardinality(r.times) as events from removed as r';
 begin
-  if TG_OP = 'INSERT' then
+  if TG_OP = 'TRUNCATE' then
+    delete from tracking.days;
+    delete from tracking.members;
+  elsif TG_OP = 'INSERT' then
     execute tracking.add_days_query(v_added);
   elsif TG_OP = 'UPDATE' then
     execute tracking.add_days_query(format(
@@ -287,6 +290,8 @@ create trigger changed_activity_is_in_days after update on tracking.activity
   referencing old table as removed new table as added for each statement execute function tracking.keep_days();
 create trigger removed_activity_is_not_in_days after delete on tracking.activity
   referencing old table as removed for each statement execute function tracking.keep_days();
+create trigger emptied_activity_has_no_days after truncate on tracking.activity
+  for each statement execute function tracking.keep_days();
 
 -- Forgets days that have no event any more, and whoever has no activity any more.
 create function tracking.forget_members(actors uuid[], orgs uuid[], days date[])

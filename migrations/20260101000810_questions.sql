@@ -734,7 +734,8 @@ begin
   return query execute format(
     $query$
     with builds as (
-      select b.*, b.result in ('failure', 'timeout') as has_failed,
+      select b.build_id, b.org_id, b.app_id, b.platform, b.build_mode, b.actor_id, b.result, b.failure_category, b.finished_at,
+             b.run_seconds, b.queue_seconds, b.result in ('failure', 'timeout') as has_failed,
              lead(b.result) over w = 'success' and lead(b.requested_at) over w <= b.finished_at + interval '1 hour' as went_green_at_once
       from   analytics.builds as b
       where  %1$s
@@ -761,17 +762,21 @@ begin
       ) as c
       group  by 1, 2
     )
-    select t.period, t.by_value, count(*), count(*) filter (where t.result = 'success'), count(*) filter (where t.has_failed),
-           round(count(*) filter (where t.result = 'success') / nullif(count(*) filter (where t.result = 'success' or t.has_failed), 0)::numeric, 4),
-           percentile_cont(0.5) within group (order by t.run_seconds), percentile_cont(0.95) within group (order by t.run_seconds),
-           percentile_cont(0.5) within group (order by t.queue_seconds), percentile_cont(0.95) within group (order by t.queue_seconds),
-           coalesce((select c.failure_categories from categories as c where c.period = t.period and c.by_value is not distinct from t.by_value), '{}'),
-           percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success'),
-           round(count(*) filter (where t.has_failed and t.went_green_at_once) / nullif(count(*) filter (where t.has_failed), 0)::numeric, 4)
-    from   told as t
-    where  %4$s
-    group  by t.period, t.by_value
-    order  by t.period, t.by_value collate "C"
+    select s.period, s.by_value, s.builds, s.succeeded, s.failed, round(s.succeeded / nullif(s.succeeded + s.failed, 0)::numeric, 4),
+           s.run_seconds[1], s.run_seconds[2], s.queue_seconds[1], s.queue_seconds[2], coalesce(c.failure_categories, '{}'),
+           s.seconds_to_green, round(s.green_at_once / nullif(s.failed, 0)::numeric, 4)
+    from   (
+      select t.period, t.by_value, count(*) as builds, count(*) filter (where t.result = 'success') as succeeded,
+             count(*) filter (where t.has_failed) as failed, count(*) filter (where t.has_failed and t.went_green_at_once) as green_at_once,
+             percentile_cont('{0.5, 0.95}'::double precision[]) within group (order by t.run_seconds) as run_seconds,
+             percentile_cont('{0.5, 0.95}'::double precision[]) within group (order by t.queue_seconds) as queue_seconds,
+             percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success') as seconds_to_green
+      from   told as t
+      where  %4$s
+      group  by t.period, t.by_value
+    ) as s
+    left   join categories as c on c.period = s.period and c.by_value is not distinct from s.by_value
+    order  by s.period, s.by_value collate "C"
     $query$,
     concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
     tracking.period_expression('e.finished_at', period),

@@ -62,6 +62,7 @@ select set_eq(
     'app.read', 'app.build', 'app.manage', 'app.readable', 'org.read', 'org.manage', 'org.readable',
     'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.current_epoch', 'tracking.current_snapshot', 'tracking.shard_of', 'tracking.next_events', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody', 'tracking.failure_category',
     'tracking.surface_of', 'tracking.unrolled', 'tracking.filters', 'tracking.time_filter', 'tracking.asks_rollup', 'tracking.events_query', 'tracking.hours_query', 'tracking.cut_hour',
+    'tracking.everybody', 'tracking.all_orgs', 'tracking.circle_of', 'tracking.cut_days', 'tracking.loose_query', 'tracking.days_query',
     'tracking.record_events', 'tracking.create_api_key', 'tracking.revoke_api_key', 'tracking.set_build_limit'],
   'clients may call these, and nothing else');
 
@@ -115,7 +116,7 @@ select is_empty(
 select is_empty(
   $$ select r.name, p.privilege from relations as r, clients as c, unnest(array['select', 'insert', 'update', 'references']) as p (privilege)
      where  r.schema = 'tracking' and r.relkind <> 'S'
-     and    (p.privilege <> 'select' or r.relname not in ('kinds', 'activity', 'rollup', 'hours'))
+     and    (p.privilege <> 'select' or r.relname not in ('kinds', 'activity', 'rollup', 'hours', 'members', 'days'))
      and    (has_table_privilege(c.client, r.oid, p.privilege) or has_any_column_privilege(c.client, r.oid, p.privilege)) $$,
   'clients have no right to the machinery''s tables, partitions included, but to read the rollup');
 select is_empty(
