@@ -383,8 +383,6 @@ create function tracking.unrolled()
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off -- with stale statistics the planner would rather read the whole log
   set enable_bitmapscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
   set jit = off
 as $$
 declare
@@ -392,18 +390,22 @@ declare
   v_late   constant xid8[] := array(select pg_snapshot_xip(v_rollup.seen));
 begin
   return query
-    select e.scope_id, e.org_id, e.app_id, e.event, e.channel,
-           case when k.kind_id is null then tracking.surface_of(e.event, e.channel) else k.surface end,
-           e.actor_id, e.occurred_at::timestamptz
-    from   (
-      select l.* from public.events as l where l.epoch = v_rollup.epoch and l.txid = any (v_late)
+    with tail as materialized (
+      select l.scope_id, l.org_id, l.app_id, l.event, l.channel, l.actor_id, l.occurred_at::timestamptz
+      from   public.events as l
+      where  l.epoch = v_rollup.epoch and l.txid = any (v_late)
       union  all
-      select n.* from public.events as n where (n.epoch, n.txid) >= (v_rollup.epoch, pg_snapshot_xmax(v_rollup.seen))
-    ) as e
-    left   join tracking.kinds as k
-    on     (k.scope_id, k.event, k.channel) = (e.scope_id, e.event, e.channel)
-    and    k.org_id is not distinct from e.org_id
-    and    k.app_id is not distinct from e.app_id;
+      select n.scope_id, n.org_id, n.app_id, n.event, n.channel, n.actor_id, n.occurred_at::timestamptz
+      from   public.events as n
+      where  (n.epoch, n.txid) >= (v_rollup.epoch, pg_snapshot_xmax(v_rollup.seen))
+    ),
+    placed as materialized (
+      select t.event, t.channel, tracking.surface_of(t.event, t.channel) as surface
+      from   (select distinct t.event, t.channel from tail as t) as t
+    )
+    select t.scope_id, t.org_id, t.app_id, t.event, t.channel, p.surface, t.actor_id, t.occurred_at
+    from   tail as t
+    join   placed as p on p.event = t.event and p.channel = t.channel;
 end $$;
 comment on function tracking.unrolled is 'The events that are not in the rollup yet, as far as the caller may read them.';
 revoke execute on function tracking.unrolled from public;
