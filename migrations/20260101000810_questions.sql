@@ -594,7 +594,7 @@ revoke execute on function tracking.next_path_start, tracking.path_start from pu
 grant execute on function tracking.next_path_start, tracking.path_start to anon, authenticated, service_role, analyst;
 
 -- Events are numbered in their order, and a gap counts as more places than a path is long. So what is at most so many
--- places after a path's beginning is on it.
+-- places after a path's beginning is on it. Events that are further from all that might begin one are not looked at.
 create function analytics.paths(
   from_event text, depth integer default 3, gap interval default '30 minutes',
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -611,14 +611,16 @@ begin
     $query$
     with ordered as (
       select e.actor_id, e.occurred_at, e.event, row_number() over w as number,
-             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source
+             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source,
+             count(*) filter (where e.event = %6$L) over w as beginnings
       from   (%1$s) as e
       where  e.actor_id in (select f.actor_id from (%2$s) as f)
-      window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
+      window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C" rows between %5$s preceding and current row)
     ),
     placed as (
       select o.*, o.number + %3$s * count(*) filter (where o.since_source > %4$L) over w as place
       from   ordered as o
+      where  o.beginnings > 0
       window w as (partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding)
     ),
     begun as (
@@ -653,6 +655,8 @@ comment on column analytics.session.seconds is 'From its first event to its last
 comment on column analytics.session.surfaces is 'Where its events happened.';
 comment on column analytics.session.orgs is 'The organizations that they were for.';
 
+-- Of a session, the events matter with which it begins and ends, and those that happen elsewhere than the one before;
+-- the others are counted by their numbers.
 create function analytics.sessions(
   gap interval default '30 minutes',
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -666,25 +670,31 @@ begin
   return query execute format(
     $query$
     with ordered as (
-      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
+      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, row_number() over w as number,
+             lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
              coalesce(e.occurred_at - lag(e.occurred_at) over w > %2$L, true) as is_first,
              coalesce(lead(e.occurred_at) over w - e.occurred_at > %2$L, true) as is_last
       from   (%1$s) as e
       where  e.actor_id is not null
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
-    seated as (
-      select o.*, max(o.occurred_at) filter (where o.is_first) over (
-               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as started_at
+    told as (
+      select o.*, o.surface is not null and (o.is_first or o.surface is distinct from o.last_surface) as tells_surface,
+             o.org_id is not null and (o.is_first or o.org_id is distinct from o.last_org_id) as tells_org
       from   ordered as o
     ),
+    seated as (
+      select t.*, max(t.number) filter (where t.is_first) over (
+               partition by t.actor_id order by t.occurred_at, t.event collate "C" rows unbounded preceding) as session
+      from   told as t
+      where  t.is_first or t.is_last or t.tells_surface or t.tells_org
+    ),
     sessions as (
-      select s.actor_id, s.started_at, max(s.occurred_at) as ended_at, count(*) as events,
+      select s.actor_id, min(s.occurred_at) as started_at, max(s.occurred_at) as ended_at, max(s.number) - s.session + 1 as events,
              min(s.event) filter (where s.is_first) as first_event, min(s.event) filter (where s.is_last) as last_event,
-             array_agg(s.surface) filter (where s.surface is not null and (s.is_first or s.surface is distinct from s.last_surface)) as surfaces,
-             array_agg(s.org_id) filter (where s.org_id is not null and (s.is_first or s.org_id is distinct from s.last_org_id)) as orgs
+             array_agg(s.surface) filter (where s.tells_surface) as surfaces, array_agg(s.org_id) filter (where s.tells_org) as orgs
       from   seated as s
-      group  by s.actor_id, s.started_at
+      group  by s.actor_id, s.session
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
            case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) end,
