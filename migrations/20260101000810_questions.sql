@@ -588,7 +588,7 @@ begin
   return case when place <= start + depth then start else place end;
 end $$;
 comment on function tracking.next_path_start is 'Where a path begins: where the last one did, as long as it lasts; else here.';
-create aggregate tracking.path_start(place bigint, depth integer) (sfunc = tracking.next_path_start, stype = bigint);
+create aggregate tracking.path_start(place bigint, depth integer) (sfunc = tracking.next_path_start, stype = bigint, parallel = safe);
 comment on aggregate tracking.path_start(bigint, integer) is 'Where the path that is under way begins.';
 revoke execute on function tracking.next_path_start, tracking.path_start from public;
 grant execute on function tracking.next_path_start, tracking.path_start to anon, authenticated, service_role, analyst;
