@@ -7,7 +7,7 @@ import type { Log } from './log.ts'
 import { openPool } from './pool.ts'
 import { Runner } from './runner.ts'
 import { loadSecrets, secretsIn, type Environment } from './secrets.ts'
-import type { Sink } from './sink.ts'
+import type { Sink, SinkContext, SinkSettings } from './sink.ts'
 import { openSink } from './sinks.ts'
 import { WorkerStats } from './worker-stats.ts'
 
@@ -158,17 +158,21 @@ class Worker {
   }
 
   private async open(batch: Batch): Promise<Sink> {
+    return openSink(batch, await this.contextOf(batch))
+  }
+
+  private async contextOf(sink: SinkSettings): Promise<SinkContext> {
     const { environment, log, fetch = globalThis.fetch } = this.options
-    let known = this.secrets.get(batch.sink)
+    let known = this.secrets.get(sink.sink)
     if (!known || known.readAt < Date.now() - 60_000) {
-      const load = await loadSecrets(batch, environment, this.sql)
+      const load = await loadSecrets(sink, environment, this.sql)
       const secret = (name: string) => { const text = load(name); log.hide([text]); return text }
-      this.secrets.set(batch.sink, known = { readAt: Date.now(), secret })
+      this.secrets.set(sink.sink, known = { readAt: Date.now(), secret })
     }
-    return openSink(batch, {
+    return {
       secret: known.secret, fetch, sql: this.sql,
-      log: (message, fields) => log('info', message, { sink: batch.sink, ...fields }),
-    })
+      log: (message, fields) => log('info', message, { sink: sink.sink, ...fields }),
+    }
   }
 
   private report(sink: string, outcome: Outcome): void {
@@ -198,6 +202,7 @@ class Worker {
     log.hide([builder?.apiKey])
     return doJob(name, {
       sql: this.sql, worker: this.name, builder, fetch, signal: this.ending.hurrying,
+      contextOf: (sink) => this.contextOf(sink),
       log: (message, fields) => log('warn', message, { job: name, ...fields }),
     })
   }
