@@ -56,7 +56,7 @@ describe('a healthy installation', () => {
     const { code, stdout } = await doctor(await broken(cronWithJobs), {
       ACTORSCOPE_SECRET_KEY: secretKey, ACTORSCOPE_API_KEY: 'as_local_demo_app', ACTORSCOPE_EMAIL: 'bob@acme.test', ACTORSCOPE_PASSWORD: 'password' })
     expect(stdout).not.toMatch(/^[^✓]/m)
-    expect(stdout).toMatch(/^✓ cron .* 2 jobs are scheduled$/m)
+    expect(stdout).toMatch(/^✓ cron .* 3 jobs are scheduled$/m)
     expect(stdout.match(/^✓ (secret key|API key|sign-in)/gm)).toEqual(['✓ secret key', '✓ API key', '✓ sign-in'])
     expect(code).toBe(0)
   })
@@ -77,6 +77,7 @@ const cronExtension = `
     $$ delete from cron.job where jobname = $1; insert into cron.job values ($1, $2, $3) $$;`
 const cronWithJobs = `${cronExtension}
   select cron.schedule('actorscope-reconcile-builds', '* * * * *', 'select tracking.reconcile_builds()');
+  select cron.schedule('actorscope-roll-up', '* * * * *', 'select tracking.roll_up(200000)');
   select cron.schedule('actorscope-make-partitions', '17 * * * *', 'select tracking.make_partitions()');`
 
 describe('what is broken is told, with what to do; where that is SQL, it does', () => {
@@ -108,7 +109,7 @@ describe('what is broken is told, with what to do; where that is SQL, it does', 
     ['grants', 'clients lack execute on public.track_event to anon', 'error', 'revoke execute on function public.track_event from anon'],
     ['search paths', 'tracking.actor() would run what a caller puts in the way', 'error', 'alter function tracking.actor() reset search_path'],
     ['search paths', 'track_event(jsonb) would run what a caller puts in the way', 'error', 'alter function public.track_event(jsonb) reset all'],
-    ['cron', 'not scheduled: actorscope-reconcile-builds, actorscope-make-partitions', 'error', cronExtension],
+    ['cron', 'not scheduled: actorscope-reconcile-builds, actorscope-roll-up, actorscope-make-partitions', 'error', cronExtension],
     ['cron', 'not scheduled: actorscope-make-partitions', 'error',
       `${cronWithJobs} update cron.job set active = false where command like '%partitions%'`],
     ['API logins', 'tracking.settings is empty', 'error', 'delete from tracking.settings'],

@@ -71,6 +71,7 @@ test.each<[string, Way]>([
   const late = await openTransaction(here, 'Late')
   for (let n = 0; n < 30; n++) await write(here, `Old ${n}`)
   const delivered = { caught_up: await drain(here, 'caught_up'), amid: await take(here, 'amid', 7), behind: [] as string[] }
+  await here`select tracking.roll_up(20)`
   await late.commit()
   await write(here, 'Older', 'than the dump')
   await backfill(here, 'Old, of another month')
@@ -84,7 +85,7 @@ test.each<[string, Way]>([
   await writeAsPeople(there, 'Early')
 
   // Then no sink is read on, made or rewound, and nothing is dropped
-  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `make_partitions()`, `drop_partitions('0')`]) {
+  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `make_partitions()`, `drop_partitions('0')`, `roll_up()`, `recount_activity()`]) {
     expect(await failureOf(there.unsafe(`select tracking.${statement}`))).toMatchObject({ code: '55000', message: 'log_restored' })
   }
   expect((await there`select epoch, event from events where event like 'New %' order by event`).map(({ epoch }) => epoch)).toEqual([1, 1, 1])
@@ -106,6 +107,14 @@ test.each<[string, Way]>([
   }
   expect(await there`select * from tracking.delivery_gaps`).toEqual([])
   expect(await there`select sum(pending)::int as n from tracking.sink_lag`).toEqual([{ n: 0 }])
+
+  // And the rollup has each once, those of the old generation first
+  expect(await there`select sum(events)::int as n from tracking.hours`).toEqual([{ n: all.length }])
+  await there`select tracking.roll_up(15)`
+  expect(await there`select sum(events)::int as n from tracking.hours`).toEqual([{ n: all.length }])
+  while (Number((await there`select tracking.roll_up(15) as added`)[0]!.added) > 0);
+  expect(await there`select sum(cardinality(times))::int as n from tracking.activity`).toEqual([{ n: all.length }])
+  expect(await there`select epoch from tracking.rollup`).toEqual([{ epoch: 2 }])
 
   // And it is said once
   expect(await failureOf(there`select tracking.raise_epoch()`)).toMatchObject({ code: '55000', message: 'log_not_restored' })
@@ -207,7 +216,8 @@ async function burn(sql: Sql, count: number): Promise<void> {
 }
 
 // What a dump holds besides the schema.
-const tables = ['public.events', 'public.build_requests', 'tracking.sinks', 'tracking.cursors', 'tracking.undelivered', 'tracking.expired', 'tracking.log']
+const tables = ['public.events', 'public.build_requests', 'tracking.sinks', 'tracking.cursors', 'tracking.undelivered', 'tracking.expired', 'tracking.log',
+  'tracking.kinds', 'tracking.activity', 'tracking.rollup']
 
 /**
  * Restores a dump of the log's tables into a database of the other cluster: the chapters, then the rows.
@@ -236,6 +246,7 @@ async function restoreElsewhere(from: Sql, { there, at, byChance, keepsLog }: Wa
   }
   await amid(sql)
   if (at !== 'once') for (const table of others) await (at === 'rows' ? copyRows : copyTable)(from, restore, table)
+  await restore`select setval('tracking.kinds_kind_id_seq', 1 + (select count(*) from tracking.kinds))`
   await restore.end()
   return sql
 }

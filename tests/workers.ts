@@ -4,10 +4,14 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Sql } from 'postgres'
+import { jobNames } from '../src/jobs.ts'
 import { createLog } from '../src/log.ts'
 import { projectDir } from '../src/settings.ts'
 import { runWorker, type WorkerOptions } from '../src/worker.ts'
 import { people } from './demo.ts'
+
+/** The jobs that a worker does where there is no builder. */
+export const jobsWithoutBuilder = jobNames.filter((name) => name !== 'ask-builder')
 
 /** A line that a worker told. */
 export type Line = { level: string, message: string } & Record<string, unknown>

@@ -72,7 +72,7 @@ select is(
   jsonb_build_object(
     'owner_org', 'a0000000-0000-4000-8000-000000000001', 'app_id', 'com.acme.beta', 'requested_by', '10000000-0000-4000-8000-000000000001',
     'platform', 'ios', 'build_mode', 'release', 'status', 'pending', 'builder_job_id', null, 'last_error', null, 'timeout_seconds', 900,
-    'created_at', now(), 'started_at', null, 'completed_at', null, 'updated_at', now(), 'runner_wait_seconds', null, 'job_stopped_at', null, 'lifecycle', 'requested', 'advanced', false),
+    'created_at', now(), 'queued_at', null, 'started_at', null, 'completed_at', null, 'updated_at', now(), 'runner_wait_seconds', null, 'job_stopped_at', null, 'lifecycle', 'requested', 'advanced', false),
   'a build begins so');
 select bag_eq(
   'select event, actor_id, org_id, app_id from events',

@@ -8,13 +8,13 @@ create temporary view functions as
 select n.nspname || '.' || p.proname as name, p.*
 from   pg_proc as p
 join   pg_namespace as n on n.oid = p.pronamespace
-where  n.nspname in ('public', 'app', 'org', 'tracking')
+where  n.nspname in ('public', 'app', 'org', 'tracking', 'analytics')
 and    not exists (select from pg_depend as d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e');
 create temporary view relations as
 select n.nspname || '.' || c.relname as name, n.nspname as schema, c.*
 from   pg_class as c
 join   pg_namespace as n on n.oid = c.relnamespace
-where  n.nspname in ('public', 'app', 'org', 'tracking')
+where  n.nspname in ('public', 'app', 'org', 'tracking', 'analytics')
 and    c.relkind in ('r', 'p', 'v', 'm', 'f', 'S');
 create temporary table clients as select unnest(array['anon', 'authenticated']) as client;
 
@@ -60,7 +60,8 @@ select set_eq(
   array[
     'public.track_event', 'public.track_events', 'public.read_events', 'public.create_api_key', 'public.revoke_api_key', 'public.request_build', 'public.set_build_limit',
     'app.read', 'app.build', 'app.manage', 'app.readable', 'org.read', 'org.manage', 'org.readable',
-    'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.current_epoch', 'tracking.current_snapshot', 'tracking.shard_of', 'tracking.next_events', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody',
+    'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.current_epoch', 'tracking.current_snapshot', 'tracking.shard_of', 'tracking.next_events', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody', 'tracking.failure_category',
+    'tracking.surface_of', 'tracking.unrolled', 'tracking.filters', 'tracking.time_filter', 'tracking.asks_rollup', 'tracking.events_query', 'tracking.hours_query', 'tracking.cut_hour',
     'tracking.record_events', 'tracking.create_api_key', 'tracking.revoke_api_key', 'tracking.set_build_limit'],
   'clients may call these, and nothing else');
 
@@ -82,7 +83,7 @@ select is_empty(
      and    t.typtype in ('c', 'e', 'd', 'r') and coalesce(c.relkind, 'c') = 'c' and obj_description(t.oid, 'pg_type') is null $$,
   'every type has a comment');
 select is_empty(
-  $$ select n.nspname from pg_namespace as n where n.nspname in ('app', 'org', 'tracking') and obj_description(n.oid, 'pg_namespace') is null $$,
+  $$ select n.nspname from pg_namespace as n where n.nspname in ('app', 'org', 'tracking', 'analytics') and obj_description(n.oid, 'pg_namespace') is null $$,
   'every schema has a comment');
 select is_empty(
   $$ select r.name || '.' || a.attname
@@ -114,8 +115,9 @@ select is_empty(
 select is_empty(
   $$ select r.name, p.privilege from relations as r, clients as c, unnest(array['select', 'insert', 'update', 'references']) as p (privilege)
      where  r.schema = 'tracking' and r.relkind <> 'S'
+     and    (p.privilege <> 'select' or r.relname not in ('kinds', 'activity', 'rollup', 'hours'))
      and    (has_table_privilege(c.client, r.oid, p.privilege) or has_any_column_privilege(c.client, r.oid, p.privilege)) $$,
-  'clients have no right to the machinery''s tables, partitions included');
+  'clients have no right to the machinery''s tables, partitions included, but to read the rollup');
 select is_empty(
   $$ select r.name from relations as r, aclexplode(r.relacl) as a where a.grantee = 0 $$,
   'nobody has any for being PUBLIC');
@@ -143,7 +145,7 @@ from   clients as c, unnest(array['actor_id', 'api_key_id', 'source', 'received_
 select is(has_column_privilege(c.client, 'public.api_keys', 'key_hash', 'select'), false, format('%s may not read api_keys.key_hash', c.client)) from clients as c;
 select is_empty(
   $$ select n.nspname, c.client from pg_namespace as n, clients as c
-     where  n.nspname in ('public', 'app', 'org', 'tracking') and has_schema_privilege(c.client, n.oid, 'create') $$,
+     where  n.nspname in ('public', 'app', 'org', 'tracking', 'analytics') and has_schema_privilege(c.client, n.oid, 'create') $$,
   'clients make nothing in these schemas');
 
 
@@ -315,12 +317,12 @@ from   (values
   ('bob@acme.test', $$insert into build_requests (app_id, platform) values ('com.acme.app', 'ios')$$, '42501 new row violates row-level security policy for table "build_requests"', 'who may not build an app'),
   ('eve@evil.test', $$insert into build_requests (app_id, platform, owner_org, requested_by) values ('com.acme.app', 'ios', 'a0000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000001')$$, '42501 new row violates row-level security policy for table "build_requests"', 'asks for no build of it'),
   ('nobody', $$insert into build_requests (app_id, platform, requested_by) values ('com.acme.app', 'ios', '10000000-0000-4000-8000-000000000001')$$, '42501 new row violates row-level security policy for table "build_requests"', 'in whoever''s name'),
-  ('ada@acme.test', $$insert into build_requests (id, app_id, platform, owner_org, requested_by, timeout_seconds, created_at, updated_at, lifecycle, advanced, builder_job_id, last_error, started_at, completed_at, runner_wait_seconds, job_stopped_at)
-     values ('b0000000-0000-4000-8000-000000000001', 'com.acme.app', 'android', 'a0000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000004', 21600, 'epoch', 'epoch', 'finished', true, 'j', 'e', 'epoch', 'epoch', 1, 'epoch')
+  ('ada@acme.test', $$insert into build_requests (id, app_id, platform, owner_org, requested_by, timeout_seconds, created_at, updated_at, lifecycle, advanced, builder_job_id, last_error, queued_at, started_at, completed_at, runner_wait_seconds, job_stopped_at)
+     values ('b0000000-0000-4000-8000-000000000001', 'com.acme.app', 'android', 'a0000000-0000-4000-8000-000000000002', '10000000-0000-4000-8000-000000000004', 21600, 'epoch', 'epoch', 'finished', true, 'j', 'e', 'epoch', 'epoch', 'epoch', 1, 'epoch')
      returning (to_jsonb(build_requests) - 'id') || jsonb_build_object('id', id = 'b0000000-0000-4000-8000-000000000001')$$,
    jsonb_build_object('id', false, 'app_id', 'com.acme.app', 'platform', 'android', 'build_mode', 'release', 'status', 'pending',
      'owner_org', 'a0000000-0000-4000-8000-000000000001', 'requested_by', '10000000-0000-4000-8000-000000000001', 'timeout_seconds', 900, 'created_at', now(), 'updated_at', now(),
-     'lifecycle', 'requested', 'advanced', false, 'builder_job_id', null, 'last_error', null, 'started_at', null, 'completed_at', null, 'runner_wait_seconds', null, 'job_stopped_at', null)::text,
+     'lifecycle', 'requested', 'advanced', false, 'builder_job_id', null, 'last_error', null, 'queued_at', null, 'started_at', null, 'completed_at', null, 'runner_wait_seconds', null, 'job_stopped_at', null)::text,
    'who asks for a build, for whom and how long it may take are the database''s to say')
 ) as t (caller, statement, verdict, promise);
 select bag_eq(
