@@ -247,6 +247,32 @@ comment on function tracking.continue_erasure is
 revoke execute on function tracking.continue_erasure from public;
 grant execute on function tracking.continue_erasure to service_role;
 
+-- Goes on with what is under way, the oldest first, until about so many events are gone: for a schedule.
+create function tracking.continue_erasures(max_events integer default 5000)
+  returns bigint
+  language plpgsql volatile security definer -- the service role may run it, and erases nothing by hand
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_erasure record;
+  v_reached record;
+  v_events  bigint := 0;
+begin
+  for v_erasure in
+    select e.id, e.events from tracking.erasures as e where e.erased_at is null order by e.asked_at
+  loop
+    select * into v_reached from tracking.continue_erasure(v_erasure.id, (max_events - v_events)::integer);
+    v_events := v_events + v_reached.events - v_erasure.events;
+    exit when v_events >= max_events;
+  end loop;
+  return v_events;
+end $$;
+comment on function tracking.continue_erasures is
+  'Goes on with the erasures that are under way, by about so many events; answers how many. Errors: 55P03 where somebody '
+  'is in the way, log_restored.';
+revoke execute on function tracking.continue_erasures from public;
+grant execute on function tracking.continue_erasures to service_role;
+
 -- What is neither an event nor a build, and little.
 create function tracking.forget_subject(subject text, whose uuid)
   returns void
@@ -642,6 +668,15 @@ comment on function tracking.count_held is
   'How much is held of an actor or an org: events, builds, letters that could not be delivered or written, API keys, roles.';
 revoke execute on function tracking.count_held from public;
 grant execute on function tracking.count_held to service_role;
+
+
+-- Without a worker: where pg_cron is installed, it brings erasures to their end. Sinks are told by the function deliver.
+do $$
+begin
+  if exists (select from pg_extension where extname = 'pg_cron') then
+    perform cron.schedule('actorscope-continue-erasures', '* * * * *', 'select tracking.continue_erasures()');
+  end if;
+end $$;
 
 -- migrate:down
 -- Chapters are not undone: drop the schemas instead.

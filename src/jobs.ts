@@ -15,6 +15,8 @@ export type JobContext = {
   readonly worker: string
   /** Where the builder is, and its key; without them it is not asked. */
   readonly builder?: { url: string, apiKey: string }
+  /** Whether there is less than a minute for all of it; default false. */
+  readonly isBrief?: boolean
   /** What a sink needs to be spoken to. */
   contextOf(sink: SinkSettings): Promise<SinkContext>
   readonly fetch: typeof fetch
@@ -44,6 +46,7 @@ const jobs: Record<string, Job> = {
   },
   'apply-retention': {
     everySeconds: 3600, maxSeconds: 3600,
+    isPossible: ({ isBrief = false }) => !isBrief, // a month may have to be copied
     run: ({ sql }) => counts(sql`
       select count(*) filter (where dropped) as dropped, coalesce(sum(events), 0) as events
       from   tracking.apply_retention()`),

@@ -77,7 +77,8 @@ class Worker {
     const { databaseUrl, prepare, environment, log, closing, graceSeconds = 8 } = options
     this.name = options.name ?? `${hostname()}:${process.pid}`
     log.hide(secretsIn(environment, databaseUrl))
-    this.sql = openPool(databaseUrl, { prepare, max: 8, name: 'actorscope worker' })
+    // Jobs may have one for minutes each; nobody's delivery is to wait in line behind them.
+    this.sql = openPool(databaseUrl, { prepare, max: 12, name: 'actorscope worker' })
     this.ending = endWithin(graceSeconds, closing)
     this.stats = new WorkerStats({ sql: this.sql, worker: this.name })
   }

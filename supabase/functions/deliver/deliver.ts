@@ -204,7 +204,8 @@ async function doJobs(run: Run): Promise<JobOutcome[]> {
     try {
       const builder = job === 'ask-builder' ? await findBuilder(settings.environment, sql) : undefined
       const outcome = await doJob(job, {
-        sql, worker, builder, fetch, signal: ending.closing, log, contextOf: (sink) => contextOf(sink, run) })
+        sql, worker, builder, fetch, signal: ending.closing, log, isBrief: true,
+        contextOf: (sink) => contextOf(sink, run) })
       if (outcome) outcomes.push(outcome)
     } catch (error) {
       outcomes.push({ job, seconds: 0, error: redact(messageOf(error), secretsOf(settings)) })
