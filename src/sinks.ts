@@ -26,6 +26,9 @@ const untold: Record<string, string> = {
   ndjson: 'A file that was written stays as it is: whoever has it must see to it.',
 }
 
+/** Whether a sink of that kind can be told of an erasure. */
+export const canBeTold = (kind: string): boolean => !Object.hasOwn(untold, kind)
+
 /**
  * Has a sink forget somebody who was erased.
  *
