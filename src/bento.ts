@@ -1,9 +1,9 @@
 import { parseAnswer, post } from './http.ts'
 import { Pace } from './pace.ts'
-import { requireSecret } from './secrets.ts'
+import { redact, requireSecret } from './secrets.ts'
 import {
   isoTime, misconfigured, readSettings, sift, SinkError,
-  type LoggedEvent, type Sink, type SinkContext, type SinkSettings, type Undelivered,
+  type Erased, type LoggedEvent, type Notice, type Sink, type SinkContext, type SinkSettings, type Undelivered,
 } from './sink.ts'
 
 /**
@@ -16,11 +16,15 @@ import {
  * Bento knows people by their address. An event whose actor has none cannot be sent, and is handed back with
  * that as the reason. Bento knows events by no id: one whose answer was lost is there twice, with the same
  * `details.event_id`. A mail is noted as sent when Bento has said that it took it, and not sent again.
+ *
+ * A person is erased by their address (`/api/v1/data_deletion_requests`, https://bentonow.com/docs/data_deletion_requests_api).
  */
 export function openBento(batch: SinkSettings, context: SinkContext): Sink {
-  const request = openSite(batch, context)
+  const site = openSite(batch, context)
+  const request = (events: BentoEvent[], signal: AbortSignal) => record(batch, site, events, signal)
   return {
     maxBatch: maxEvents,
+    erase: (whom, signal) => erase(site, whom, signal),
     async send(events, signal) {
       const { sound, undelivered } = batch.settings.mails_only ? nothing : await address(context, events)
       // Mails first: what is noted as sent is not sent again, whatever becomes of the rest.
@@ -43,8 +47,11 @@ type BentoEvent = { type: string, email: string, date?: string, details: Record<
 /** Each site's pace, for as long as this process lives. */
 const paces = new Map<string, Pace>()
 
-/** Makes what sends events to a site. */
-function openSite(batch: SinkSettings, context: SinkContext) {
+/** Posts to a site, as its owner: JSON, or a form. */
+type Site = (path: string, body: string | URLSearchParams, signal: AbortSignal) => Promise<string>
+
+/** Makes what posts to a site. */
+function openSite(batch: SinkSettings, context: SinkContext): Site {
   const settings = readSettings(batch, {
     site_uuid: 'text', mails_only: 'boolean', requests_per_minute: 'count', host: 'url', timeout_seconds: 'seconds' })
   const { site_uuid, requests_per_minute = 100, host = 'https://app.bentonow.com', timeout_seconds } = settings
@@ -52,23 +59,29 @@ function openSite(batch: SinkSettings, context: SinkContext) {
   const publishable = requireSecret(batch, context, 'publishable_key')
   const secret = requireSecret(batch, context, 'secret_key')
   const login = btoa(String.fromCharCode(...new TextEncoder().encode(`${publishable}:${secret}`)))
-  const url = new URL('/api/v1/batch/events', host)
-  url.searchParams.set('site_uuid', site_uuid)
-  const place = `${url} ${requests_per_minute}`
+  const place = `${host} ${site_uuid} ${requests_per_minute}`
   const pace = paces.get(place) ?? new Pace(requests_per_minute)
   paces.set(place, pace)
 
-  return async (events: BentoEvent[], signal: AbortSignal): Promise<void> => {
+  return async (path, body, signal) => {
+    const url = new URL(path, host)
+    const isForm = typeof body !== 'string'
+    const { searchParams } = isForm ? { searchParams: body } : url
+    searchParams.set('site_uuid', site_uuid)
     await pause(pace.next(), signal)
-    const answer = await post(batch, context, {
-      url, headers: { authorization: `Basic ${login}` }, body: JSON.stringify({ events }),
-      signal, timeoutSeconds: timeout_seconds, secrets: [secret, publishable, login],
+    return post(batch, context, {
+      url, body: body.toString(), signal, timeoutSeconds: timeout_seconds, secrets: [secret, publishable, login],
+      headers: {
+        authorization: `Basic ${login}`, ...isForm && { 'content-type': 'application/x-www-form-urlencoded' } },
     })
-    const failed = failedOf(answer)
-    if (failed === undefined) throw misconfigured(batch, 'is answered by something that is no Bento', 200)
-    const said = `Bento failed to record ${failed} of ${events.length} events.`
-    if (failed > 0) throw new SinkError('refused', said, { status: 200 })
   }
+}
+
+async function record(batch: SinkSettings, site: Site, events: BentoEvent[], signal: AbortSignal): Promise<void> {
+  const failed = failedOf(await site('/api/v1/batch/events', JSON.stringify({ events }), signal))
+  if (failed === undefined) throw misconfigured(batch, 'is answered by something that is no Bento', 200)
+  const said = `Bento failed to record ${failed} of ${events.length} events.`
+  if (failed > 0) throw new SinkError('refused', said, { status: 200 })
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -84,6 +97,24 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
 function failedOf(answer: string): number | undefined {
   const { results, failed } = parseAnswer(answer) as { results?: number, failed?: number }
   return typeof results === 'number' ? failed ?? 0 : undefined
+}
+
+async function erase(site: Site, { subject, email }: Erased, signal: AbortSignal): Promise<Notice> {
+  if (subject === 'org') return { outcome: 'impossible', detail: 'Bento knows people, and no organizations.' }
+  if (!email) return { outcome: 'impossible', detail: 'Bento knows people by their address, and none was known.' }
+  const form = new URLSearchParams({ 'data_deletion_request[email]': email })
+  try {
+    const { status } = parseAnswer(await site('/api/v1/data_deletion_requests', form, signal)) as { status?: unknown }
+    if (status === 'queued_for_anonymization') return { outcome: 'told', detail: 'Bento anonymizes the person.' }
+  } catch (error) {
+    if (!(error instanceof SinkError)) throw error
+    if (error.status === 404 && error.message.includes('visitor_not_found')) {
+      return { outcome: 'told', detail: 'Bento knew no such person.' }
+    }
+    const { message, status, retryAfterMs } = error
+    throw new SinkError('retry', redact(message, [email]), { status, retryAfterMs })
+  }
+  throw new SinkError('retry', 'Bento did not say that it anonymizes the person.')
 }
 
 const anAddress = /^[^\s@"(),:;<>[\]\\]+@[^\s@"(),:;<>[\]\\]+\.[^\s@"(),:;<>[\]\\]+$/

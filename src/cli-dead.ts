@@ -1,6 +1,6 @@
-import { Command, InvalidArgumentError } from 'commander'
+import { Command } from 'commander'
 import type { Sql } from 'postgres'
-import { examples, wholeNumber, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
+import { examples, uuid, wholeNumber, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
 import type { Batch, Progress } from './lease.ts'
 import type { LoggedEvent, SinkSettings } from './sink.ts'
 import { asTable } from './table.ts'
@@ -44,11 +44,6 @@ function withLetters(cli: Cli, command: Command, work: (sql: Sql, options: Optio
       const { withDatabase } = await import('./cli-database.ts')
       await withDatabase(cli, {}, (sql) => work(sql, options))
     })
-}
-
-function uuid(text: string): string {
-  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text.toLowerCase()
-  throw new InvalidArgumentError('It is no UUID.')
 }
 
 /** Finds dead letters of sinks, in the order of the log. */

@@ -40,8 +40,29 @@ export type Sink = {
    * whoever receives them knows events by their id. Errors of another kind are the database's; try again.
    */
   send(events: LoggedEvent[], signal: AbortSignal): Promise<Undelivered[]>
+  /**
+   * Has the vendor forget somebody whom it was sent. May be asked again, where the answer was lost.
+   *
+   * @throws {SinkError} where it did not take that on, and is to be told later.
+   */
+  erase?(whom: Erased, signal: AbortSignal): Promise<Notice>
   close?(): Promise<void>
 }
+
+/** Somebody who was erased, and is to be forgotten elsewhere. */
+export type Erased = {
+  /** Names the erasure: the same at every try. */
+  erasure: string
+  subject: 'actor' | 'org'
+  id: string
+  /** The person's address, as far as it was known. */
+  email: string | null
+  /** When nothing was left of them here; ISO 8601. */
+  erased_at: string
+}
+
+/** What came of telling a sink of it, and what there is to say about that. */
+export type Notice = { outcome: 'told' | 'impossible', detail: string }
 
 /** What a sink is made from: part of what `tracking.lease_batch` answers. */
 export type SinkSettings = { sink: string, kind: string, settings: Record<string, unknown> }
@@ -90,12 +111,16 @@ export function misconfigured({ sink }: SinkSettings, what: string, status?: num
   return new SinkError('retry', message, { status, retryAfterMs: misconfiguredPauseMs })
 }
 
+/** Who asked for a build and was erased. */
+export const nobody = '00000000-0000-0000-0000-000000000000'
+
 /**
- * Whom an event is by, for sinks that know one identity: the actor; the org for a service's event without one; and
- * the org for an event of version 1 that named one, as version 1 meant it.
+ * Whom an event is by, for sinks that know one identity: the actor; the org for a service's event without one, and for
+ * what becomes of the build of somebody who was erased; and the org for an event of version 1 that named one, as version
+ * 1 meant it.
  */
 export function identityOf({ tracking_version, org_id, actor_id, scope_id }: LoggedEvent): string {
-  return (tracking_version === 1 ? org_id : null) ?? actor_id ?? scope_id
+  return (tracking_version === 1 ? org_id : null) ?? (actor_id === nobody ? org_id : actor_id) ?? scope_id
 }
 
 /** A time as every vendor takes it: `2026-11-05T09:30:00.123Z`. */
