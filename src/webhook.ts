@@ -2,7 +2,7 @@ import { Webhook } from 'standardwebhooks'
 import { post } from './http.ts'
 import { requireSecret } from './secrets.ts'
 import {
-  isoTime, misconfigured, readSettings, type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+  isoTime, misconfigured, readSettings, type EventRow, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
 /**
@@ -22,15 +22,15 @@ export function openWebhook(batch: SinkSettings, context: SinkContext): Sink {
   return {
     maxBatch: 1,
     async send(events, signal) {
-      for (const event of events) {
-        const body = JSON.stringify(webhookPayload(event))
+      for (const { row } of events) {
+        const body = JSON.stringify(webhookPayload(row))
         const now = new Date()
         await post(batch, context, {
           url, body, signal, timeoutSeconds: timeout_seconds, secrets: [secret, secret.replace(/^whsec_/, '')],
           headers: {
-            'webhook-id': event.event_id,
+            'webhook-id': row.event_id,
             'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
-            'webhook-signature': webhook.sign(event.event_id, now, body),
+            'webhook-signature': webhook.sign(row.event_id, now, body),
           },
         })
       }
@@ -48,7 +48,7 @@ function openSigner(batch: SinkSettings, secret: string): Webhook {
 }
 
 /** The body of a webhook: the event's name, its time, and what a receiver may know of the row. */
-function webhookPayload({ scope_id, txid, epoch, clock_skew, ...event }: LoggedEvent) {
+function webhookPayload({ scope_id, txid, epoch, clock_skew, ...event }: EventRow) {
   const timestamp = isoTime(event.occurred_at)
   return { type: event.event, timestamp, data: { ...event, occurred_at: timestamp } }
 }

@@ -277,8 +277,8 @@ async function begin() {
 }
 
 async function lease(sink: string, size = 500): Promise<Batch | null> {
-  const [row] = await sql`select tracking.lease_batch(${sink}, 'test', ${size}) as batch`
-  return row?.batch
+  const [batch] = await sql<Batch[]>`select * from tracking.lease_batch(${sink}, 'test', ${size})`
+  return batch ?? null
 }
 
 async function complete(batch: Batch | null, undelivered: object[] = []): Promise<void> {
