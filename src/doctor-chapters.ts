@@ -9,6 +9,7 @@ const seam = [
   'org.read', 'org.readable', 'org.manage', 'tracking.create_api_key', 'tracking.revoke_api_key',
   'public.create_api_key', 'public.revoke_api_key', 'org.name', 'app.name', 'org.admins', 'tracking.email',
   'tracking.person_known_as', 'org.known_as',
+  'tracking.forget_actor', 'tracking.forget_org',
 ]
 
 /** The chapters are applied, and as they are now: each of their functions has the body that it has there. */
