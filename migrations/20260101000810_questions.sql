@@ -73,11 +73,12 @@ create function tracking.check_span(message text, argument text, span interval)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if span is null or span <= '0' then
-    perform tracking.refuse_argument(message, format('%s is not more than nothing.', argument), 'Give a span of time such as ''30 minutes'' or ''7 days''.');
+  if span is null or span <= '0' or span > '100 years' then
+    perform tracking.refuse_argument(message, format('%s is not more than nothing and at most 100 years.', argument),
+      'Give a span of time such as ''30 minutes'' or ''7 days''.');
   end if;
 end $$;
-comment on function tracking.check_span is 'Refuses a span of time that is negative, zero or null (22023).';
+comment on function tracking.check_span is 'Refuses a span of time that is negative, zero, null, or longer than a century (22023).';
 
 create function tracking.check_number(argument text, number integer, most integer)
   returns void
@@ -424,7 +425,8 @@ revoke execute on function tracking.path_starts from public;
 grant execute on function tracking.path_starts to anon, authenticated, service_role, analyst;
 
 -- Events are numbered in their order, and a gap counts as more places than a path is long. So what is at most so many
--- places after a path's beginning is on it.
+-- places after a path's beginning is on it. (Only what comes soon enough after an event that may begin one is looked at:
+-- before the rest is sorted, it is left out.)
 create function analytics.paths(
   from_event text, depth integer default 3, gap interval default '30 minutes',
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -439,12 +441,19 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with ordered as (
+    with begun as (
+      select e.actor_id, array_agg(e.occurred_at order by e.occurred_at) as times
+      from   (%2$s) as e
+      where  e.actor_id is not null
+      group  by e.actor_id
+    ),
+    ordered as (
       select e.actor_id, e.occurred_at, e.event, row_number() over w as number,
              lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source,
              coalesce(lead(e.occurred_at) over w - e.occurred_at > %4$L, true) as is_last
       from   (%1$s) as e
-      where  e.actor_id in (select f.actor_id from (%2$s) as f)
+      join   begun as b on b.actor_id = e.actor_id
+      where  e.occurred_at - b.times[width_bucket(e.occurred_at, b.times)] <= %5$s * interval %4$L
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
     placed as (
