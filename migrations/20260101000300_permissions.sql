@@ -7,8 +7,9 @@
 -- of its owner's.
 --
 -- The seam: the pipeline asks only app.read, app.owner_org and org.read, their set forms for policies,
--- and tracking.actor() (chapter 2); builds (chapter 6) ask app.build as well. Replace their bodies with
--- questions to your own tables and everything else works unchanged.
+-- and tracking.actor() (chapter 2); builds (chapter 6) ask app.build as well, and imports of old data
+-- org.known_as and tracking.person_known_as. Replace their bodies with questions to your own tables and
+-- everything else works unchanged.
 
 create table tracking.roles (
   role        text primary key,

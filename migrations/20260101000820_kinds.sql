@@ -2,12 +2,14 @@
 
 -- Chapter 8.2: what there is to ask about.
 --
--- Whoever puts a question together, in the dashboard or on the command line, has to choose events by their names.
+-- Whoever puts a question together, in the dashboard or on the command line, has to choose events by their names. And
+-- whoever looks at answers wants to see what comes in: analysts may follow the log, as everybody may follow their part.
 
 
 create type analytics.event_kind as (
   event text, channel text, surface text, events bigint, actors bigint, orgs bigint, first_seen timestamptz, last_seen timestamptz);
 comment on type analytics.event_kind is 'A kind of event: how often it was seen, and by how many.';
+comment on column analytics.event_kind.events is 'How often it was seen.';
 comment on column analytics.event_kind.surface is 'Where it happens; null for an event of no surface.';
 comment on column analytics.event_kind.actors is 'How many persons did it.';
 comment on column analytics.event_kind.orgs is 'For how many organizations it was done.';
@@ -41,6 +43,8 @@ comment on function analytics.kinds is
   'Errors: invalid_range, invalid_tags (22023).';
 revoke execute on function analytics.kinds from public;
 grant execute on function analytics.kinds to anon, authenticated, service_role, analyst;
+
+grant execute on function public.read_events, tracking.next_events, tracking.current_epoch, tracking.current_snapshot, tracking.raise_error to analyst;
 
 -- migrate:down
 -- Chapters are not undone: drop the schemas instead.

@@ -1,9 +1,9 @@
 import { parseAnswer, post } from './http.ts'
 import { Pace } from './pace.ts'
-import { requireSecret } from './secrets.ts'
+import { redact, requireSecret } from './secrets.ts'
 import {
   isoTime, misconfigured, readSettings, sift, SinkError,
-  type LoggedEvent, type Sink, type SinkContext, type SinkSettings, type Undelivered,
+  type Erased, type EventRow, type LoggedEvent, type Notice, type Sink, type SinkContext, type SinkSettings, type Undelivered,
 } from './sink.ts'
 
 /**
@@ -16,11 +16,15 @@ import {
  * Bento knows people by their address. An event whose actor has none cannot be sent, and is handed back with
  * that as the reason. Bento knows events by no id: one whose answer was lost is there twice, with the same
  * `details.event_id`. A mail is noted as sent when Bento has said that it took it, and not sent again.
+ *
+ * A person is erased by their address (`/api/v1/data_deletion_requests`, https://bentonow.com/docs/data_deletion_requests_api).
  */
 export function openBento(batch: SinkSettings, context: SinkContext): Sink {
-  const request = openSite(batch, context)
+  const site = openSite(batch, context)
+  const request = (events: BentoEvent[], signal: AbortSignal) => record(batch, site, events, signal)
   return {
     maxBatch: maxEvents,
+    erase: (whom, signal) => erase(site, whom, signal),
     async send(events, signal) {
       const { sound, undelivered } = batch.settings.mails_only ? nothing : await address(context, events)
       // Mails first: what is noted as sent is not sent again, whatever becomes of the rest.
@@ -43,8 +47,11 @@ type BentoEvent = { type: string, email: string, date?: string, details: Record<
 /** Each site's pace, for as long as this process lives. */
 const paces = new Map<string, Pace>()
 
-/** Makes what sends events to a site. */
-function openSite(batch: SinkSettings, context: SinkContext) {
+/** Posts to a site, as its owner: JSON, or a form. */
+type Site = (path: string, body: string | URLSearchParams, signal: AbortSignal) => Promise<string>
+
+/** Makes what posts to a site. */
+function openSite(batch: SinkSettings, context: SinkContext): Site {
   const settings = readSettings(batch, {
     site_uuid: 'text', mails_only: 'boolean', requests_per_minute: 'count', host: 'url', timeout_seconds: 'seconds' })
   const { site_uuid, requests_per_minute = 100, host = 'https://app.bentonow.com', timeout_seconds } = settings
@@ -52,23 +59,29 @@ function openSite(batch: SinkSettings, context: SinkContext) {
   const publishable = requireSecret(batch, context, 'publishable_key')
   const secret = requireSecret(batch, context, 'secret_key')
   const login = btoa(String.fromCharCode(...new TextEncoder().encode(`${publishable}:${secret}`)))
-  const url = new URL('/api/v1/batch/events', host)
-  url.searchParams.set('site_uuid', site_uuid)
-  const place = `${url} ${requests_per_minute}`
+  const place = `${host} ${site_uuid} ${requests_per_minute}`
   const pace = paces.get(place) ?? new Pace(requests_per_minute)
   paces.set(place, pace)
 
-  return async (events: BentoEvent[], signal: AbortSignal): Promise<void> => {
+  return async (path, body, signal) => {
+    const url = new URL(path, host)
+    const isForm = typeof body !== 'string'
+    const { searchParams } = isForm ? { searchParams: body } : url
+    searchParams.set('site_uuid', site_uuid)
     await pause(pace.next(), signal)
-    const answer = await post(batch, context, {
-      url, headers: { authorization: `Basic ${login}` }, body: JSON.stringify({ events }),
-      signal, timeoutSeconds: timeout_seconds, secrets: [secret, publishable, login],
+    return post(batch, context, {
+      url, body: body.toString(), signal, timeoutSeconds: timeout_seconds, secrets: [secret, publishable, login],
+      headers: {
+        authorization: `Basic ${login}`, ...isForm && { 'content-type': 'application/x-www-form-urlencoded' } },
     })
-    const failed = failedOf(answer)
-    if (failed === undefined) throw misconfigured(batch, 'is answered by something that is no Bento', 200)
-    const said = `Bento failed to record ${failed} of ${events.length} events.`
-    if (failed > 0) throw new SinkError('refused', said, { status: 200 })
   }
+}
+
+async function record(batch: SinkSettings, site: Site, events: BentoEvent[], signal: AbortSignal): Promise<void> {
+  const failed = failedOf(await site('/api/v1/batch/events', JSON.stringify({ events }), signal))
+  if (failed === undefined) throw misconfigured(batch, 'is answered by something that is no Bento', 200)
+  const said = `Bento failed to record ${failed} of ${events.length} events.`
+  if (failed > 0) throw new SinkError('refused', said, { status: 200 })
 }
 
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -86,22 +99,40 @@ function failedOf(answer: string): number | undefined {
   return typeof results === 'number' ? failed ?? 0 : undefined
 }
 
+async function erase(site: Site, { subject, email }: Erased, signal: AbortSignal): Promise<Notice> {
+  if (subject === 'org') return { outcome: 'impossible', detail: 'Bento knows people, and no organizations.' }
+  if (!email) return { outcome: 'impossible', detail: 'Bento knows people by their address, and none was known.' }
+  const form = new URLSearchParams({ 'data_deletion_request[email]': email })
+  try {
+    const { status } = parseAnswer(await site('/api/v1/data_deletion_requests', form, signal)) as { status?: unknown }
+    if (status === 'queued_for_anonymization') return { outcome: 'told', detail: 'Bento anonymizes the person.' }
+  } catch (error) {
+    if (!(error instanceof SinkError)) throw error
+    if (error.status === 404 && error.message.includes('visitor_not_found')) {
+      return { outcome: 'told', detail: 'Bento knew no such person.' }
+    }
+    const { message, status, retryAfterMs } = error
+    throw new SinkError('retry', redact(message, [email]), { status, retryAfterMs })
+  }
+  throw new SinkError('retry', 'Bento did not say that it anonymizes the person.')
+}
+
 const anAddress = /^[^\s@"(),:;<>[\]\\]+@[^\s@"(),:;<>[\]\\]+\.[^\s@"(),:;<>[\]\\]+$/
 
 /** Finds the address of each event's actor. */
 async function address(
   { sql }: SinkContext, events: LoggedEvent[],
 ): Promise<{ sound: BentoEvent[], undelivered: Undelivered[] }> {
-  const actors = [...new Set(events.map(({ actor_id }) => actor_id).filter((actor) => actor !== null))]
+  const actors = [...new Set(events.map(({ row }) => row.actor_id).filter((actor) => actor !== null))]
   const rows = actors.length === 0 ? [] : await sql<{ actor_id: string, email: string | null }[]>`
     select a.actor_id, tracking.email(a.actor_id) as email from unnest(${actors}::uuid[]) as a (actor_id)`
   const emails = new Map(rows.map(({ actor_id, email }) => [actor_id, email]))
-  const emailOf = ({ actor_id }: LoggedEvent) => emails.get(actor_id ?? '') ?? undefined
-  const { sound, undelivered } = sift(events, (event) => faultIn(event, emailOf(event)))
+  const emailOf = ({ actor_id }: EventRow) => emails.get(actor_id ?? '') ?? undefined
+  const { sound, undelivered } = sift(events, (row) => faultIn(row, emailOf(row)))
   return { sound: sound.map((event) => toBentoEvent(event, emailOf(event)!)), undelivered }
 }
 
-function faultIn(event: LoggedEvent, email: string | undefined): string | undefined {
+function faultIn(event: EventRow, email: string | undefined): string | undefined {
   if (event.actor_id === null) return 'The event has no actor, and so no email address.'
   if (email === undefined) return 'The actor has no email address.'
   if (!anAddress.test(email)) return 'The actor\'s email address is not one that Bento takes.'
@@ -111,7 +142,7 @@ function faultIn(event: LoggedEvent, email: string | undefined): string | undefi
 }
 
 /** An event as Bento gets it. */
-function toBentoEvent(event: LoggedEvent, email: string): BentoEvent {
+function toBentoEvent(event: EventRow, email: string): BentoEvent {
   return {
     type: event.event,
     email,
@@ -141,7 +172,8 @@ type Mail = {
 }
 
 async function mailsOf({ sink }: SinkSettings, { sql, log }: SinkContext, events: LoggedEvent[]): Promise<Mail[]> {
-  const mails = await sql<Mail[]>`select * from tracking.mails_due(${sink}, ${sql.json(events as never)})`
+  const rows = `[${events.map(({ json }) => json).join(',')}]`
+  const mails = await sql<Mail[]>`select * from tracking.mails_due(${sink}, ${rows}::text::jsonb)`
   return mails.filter(({ reaction, event_id, actor_id, email }) => {
     if (anAddress.test(email)) return true
     log('a mail was not sent: the address is none that Bento takes', { sink, reaction, event_id, actor_id })

@@ -57,6 +57,12 @@ export function wholeNumber(least: number, most: number): (text: string) => numb
   }
 }
 
+/** Reads a UUID. */
+export function uuid(text: string): string {
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text)) return text.toLowerCase()
+  throw new InvalidArgumentError('It is no UUID.')
+}
+
 /** Reads a time: ISO 8601, or how far it is from now, `ago` (-1) or ahead (1). */
 export function timeFromNow(direction: -1 | 1): (text: string) => Date {
   return (text) => {

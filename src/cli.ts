@@ -6,6 +6,8 @@ import { buildCommand } from './cli-build.ts'
 import { catalogCommand } from './cli-catalog.ts'
 import { deadCommand } from './cli-dead.ts'
 import { doctorCommand } from './cli-doctor.ts'
+import { eraseCommand } from './cli-erase.ts'
+import { exportCommand } from './cli-export.ts'
 import { importCommand } from './cli-import.ts'
 import { keysCommand } from './cli-keys.ts'
 import { examples, type Cli } from './cli-options.ts'
@@ -73,7 +75,7 @@ function onInterrupt(): AbortSignal {
 function program(cli: Cli): Command {
   const commands = [
     trackCommand, tailCommand, importCommand, ...questionCommands, keysCommand, buildCommand, catalogCommand,
-    workerCommand, replayCommand, deadCommand, upCommand, doctorCommand,
+    workerCommand, replayCommand, deadCommand, exportCommand, eraseCommand, upCommand, doctorCommand,
   ]
   const command = new Command('actorscope')
     .description('Product analytics inside Postgres that knows who did something and for whom.')

@@ -1,6 +1,8 @@
 import type { Sql } from 'postgres'
+import { workOnErasures } from './erasure.ts'
 import { reconcile } from './reconcile.ts'
 import { loadSecrets, type Environment } from './secrets.ts'
+import type { SinkContext, SinkSettings } from './sink.ts'
 
 // What is done on a schedule besides delivering. The database says whose turn it is (tracking.jobs), so of any number
 // of workers one does each job at a time.
@@ -13,6 +15,10 @@ export type JobContext = {
   readonly worker: string
   /** Where the builder is, and its key; without them it is not asked. */
   readonly builder?: { url: string, apiKey: string }
+  /** Whether there is less than a minute for all of it; default false. */
+  readonly isBrief?: boolean
+  /** What a sink needs to be spoken to. */
+  contextOf(sink: SinkSettings): Promise<SinkContext>
   readonly fetch: typeof fetch
   log(message: string, fields?: Record<string, unknown>): void
   readonly signal: AbortSignal
@@ -37,6 +43,18 @@ const jobs: Record<string, Job> = {
   'roll-up': {
     everySeconds: 5, maxSeconds: 300,
     run: ({ sql, signal }) => rollUp(sql, signal),
+  },
+  'apply-retention': {
+    everySeconds: 3600, maxSeconds: 3600,
+    isPossible: ({ isBrief = false }) => !isBrief, // a month may have to be copied
+    run: ({ sql }) => counts(sql`
+      select count(*) filter (where dropped) as dropped, coalesce(sum(events), 0) as events
+      from   tracking.apply_retention()`),
+  },
+  'work-on-erasures': {
+    everySeconds: 15, maxSeconds: 300,
+    run: ({ sql, contextOf, log, signal }) => workOnErasures({
+      sql, contextOf, log, signal: AbortSignal.any([signal, AbortSignal.timeout(200_000)]) }),
   },
   'reconcile-builds': {
     everySeconds: 60, maxSeconds: 300,

@@ -1,8 +1,9 @@
 import { parseAnswer, post } from './http.ts'
+import { openPersons } from './posthog-persons.ts'
 import { requireSecret } from './secrets.ts'
 import {
-  identityOf, isoTime, misconfigured, readSettings, sift, SinkError,
-  type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+  identityOf, isoTime, misconfigured, nobody, readSettings, sift, SinkError,
+  type EventRow, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
 /**
@@ -10,7 +11,7 @@ import {
  * project's.
  * Settings: `host`, default https://us.i.posthog.com; `set_person_properties`, default true: the tags of an actor's
  * event become properties of the person; `historical_before`, a time: what was received before it is sent as history;
- * `timeout_seconds`, default 30.
+ * `timeout_seconds`, default 30; `project_id` and `app_host`, by which persons are deleted (see `openPersons`).
  *
  * PostHog tells events apart by uuid, name, time and distinct id. All four are the same at every try, and no
  * `sent_at` is sent, which would move the time by how late the try is. An org is introduced by an event
@@ -18,7 +19,8 @@ import {
  */
 export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
   const settings = readSettings(batch, {
-    host: 'url', set_person_properties: 'boolean', historical_before: 'time', timeout_seconds: 'seconds' })
+    host: 'url', set_person_properties: 'boolean', historical_before: 'time', timeout_seconds: 'seconds',
+    project_id: 'text', app_host: 'url' })
   const apiKey = requireSecret(batch, context, 'api_key')
   const url = new URL('batch/', `${(settings.host ?? 'https://us.i.posthog.com').replace(/\/*$/, '')}/`)
   const options: PostHogOptions = {
@@ -46,6 +48,7 @@ export function openPostHog(batch: SinkSettings, context: SinkContext): Sink {
   }
   return {
     maxBatch: 1000,
+    erase: openPersons(batch, context, settings),
     async send(events, signal) {
       const { sound, undelivered } = sift(events, faultIn)
       if (sound.length === 0) return undelivered
@@ -98,12 +101,11 @@ const reservedNames = new Set([
   '$snapshot', '$snapshot_items',
 ])
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
-const nilUuid = '00000000-0000-0000-0000-000000000000'
 
 // PostHog refuses ids such as "anonymous", "null" or the nil UUID, or worse: makes one person of all who have it.
-function faultIn(event: LoggedEvent): string | undefined {
+function faultIn(event: EventRow): string | undefined {
   const id = identityOf(event)
-  if (!uuid.test(id) || id === nilUuid) return `PostHog forbids the distinct id ${JSON.stringify(id)}.`
+  if (!uuid.test(id) || id === nobody) return `PostHog forbids the distinct id ${JSON.stringify(id)}.`
   if (event.source === 'client' && (reservedNames.has(event.event) || event.event.startsWith('$$'))) {
     return `${JSON.stringify(event.event)} is PostHog's own: a client's event may not have that name.`
   }
@@ -137,9 +139,10 @@ const isReserved = (name: string) => reservedProperties.has(name)
 const isPostHogs = (name: string) => name.startsWith('$')
 
 /** An event as PostHog gets it. */
-function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: PostHogOptions): PostHogEvent {
+function toPostHogEvent(event: EventRow, { setPersonProperties }: PostHogOptions): PostHogEvent {
   const tags = without(event.tags, isReserved)
-  const traits = setPersonProperties && event.actor_id !== null ? without(tags, isPostHogs) : {}
+  const isSomebodys = event.actor_id !== null && event.actor_id !== nobody
+  const traits = setPersonProperties && isSomebodys ? without(tags, isPostHogs) : {}
   const own: Record<string, unknown> = { channel: event.channel }
   if (event.description !== null) own.description = event.description
   if (Object.keys(traits).length > 0) own.$set = traits
@@ -161,7 +164,7 @@ const historyHours = 48
 // PostHog wants what is older than 48 hours when it is imported in requests of its own: it is worked on apart, and
 // is no spike of today's. How old an event was when it was received is the same at every try; how old it is now is
 // not, and an outage of two days would turn live events into history.
-function isHistory(event: LoggedEvent, { historicalBefore }: PostHogOptions): boolean {
+function isHistory(event: EventRow, { historicalBefore }: PostHogOptions): boolean {
   const received = Date.parse(event.received_at)
   return received < historicalBefore || received - Date.parse(event.occurred_at) > historyHours * 3_600_000
 }
@@ -183,7 +186,7 @@ type Announcements = Map<string, Announcement>
 const place = (org_id: string | null, event_id: string) => `${org_id} ${event_id}`
 
 async function announce(
-  { sink }: SinkSettings, { sql }: SinkContext, events: LoggedEvent[],
+  { sink }: SinkSettings, { sql }: SinkContext, events: EventRow[],
 ): Promise<Announcements> {
   const grouped = events.filter(({ org_id }) => org_id !== null)
   if (grouped.length === 0) return new Map()
@@ -220,7 +223,7 @@ type Run = { historical: boolean, events: string[], length: number }
 const maxLength = 5_000_000
 
 /** Cuts a batch into requests. Nothing changes places. */
-function runsOf(events: LoggedEvent[], announcements: Announcements, options: PostHogOptions): Run[] {
+function runsOf(events: EventRow[], announcements: Announcements, options: PostHogOptions): Run[] {
   const runs: Run[] = []
   for (const event of events) {
     const historical = isHistory(event, options)

@@ -1,7 +1,8 @@
+import type { Buffer } from 'node:buffer'
 import type { Sql } from 'postgres'
 
 /** A row of public.events, as `tracking.lease_batch` gives it; times are ISO 8601 in UTC. */
-export type LoggedEvent = {
+export type EventRow = {
   scope_id: string
   occurred_at: string
   event_id: string
@@ -25,6 +26,19 @@ export type LoggedEvent = {
   epoch: number
 }
 
+/** An event of the log, as the database wrote it: a sink that hands it on as it is need not read it. */
+export class LoggedEvent {
+  private read?: EventRow
+
+  /** @param json the row as JSON, on one line. */
+  constructor(readonly json: Buffer) {}
+
+  /** The row; it is parsed when somebody first asks. */
+  get row(): EventRow {
+    return this.read ??= JSON.parse(this.json.toString()) as EventRow
+  }
+}
+
 /** An event that can never be delivered as it is, and why; what `tracking.complete_batch` keeps. */
 export type Undelivered = { event: LoggedEvent, error: string }
 
@@ -40,8 +54,29 @@ export type Sink = {
    * whoever receives them knows events by their id. Errors of another kind are the database's; try again.
    */
   send(events: LoggedEvent[], signal: AbortSignal): Promise<Undelivered[]>
+  /**
+   * Has the vendor forget somebody whom it was sent. May be asked again, where the answer was lost.
+   *
+   * @throws {SinkError} where it did not take that on, and is to be told later.
+   */
+  erase?(whom: Erased, signal: AbortSignal): Promise<Notice>
   close?(): Promise<void>
 }
+
+/** Somebody who was erased, and is to be forgotten elsewhere. */
+export type Erased = {
+  /** Names the erasure: the same at every try. */
+  erasure: string
+  subject: 'actor' | 'org'
+  id: string
+  /** The person's address, as far as it was known. */
+  email: string | null
+  /** When nothing was left of them here; ISO 8601. */
+  erased_at: string
+}
+
+/** What came of telling a sink of it, and what there is to say about that. */
+export type Notice = { outcome: 'told' | 'impossible', detail: string }
 
 /** What a sink is made from: part of what `tracking.lease_batch` answers. */
 export type SinkSettings = { sink: string, kind: string, settings: Record<string, unknown> }
@@ -90,12 +125,16 @@ export function misconfigured({ sink }: SinkSettings, what: string, status?: num
   return new SinkError('retry', message, { status, retryAfterMs: misconfiguredPauseMs })
 }
 
+/** Who asked for a build and was erased. */
+export const nobody = '00000000-0000-0000-0000-000000000000'
+
 /**
- * Whom an event is by, for sinks that know one identity: the actor; the org for a service's event without one; and
- * the org for an event of version 1 that named one, as version 1 meant it.
+ * Whom an event is by, for sinks that know one identity: the actor; the org for a service's event without one, and for
+ * what becomes of the build of somebody who was erased; and the org for an event of version 1 that named one, as version
+ * 1 meant it.
  */
-export function identityOf({ tracking_version, org_id, actor_id, scope_id }: LoggedEvent): string {
-  return (tracking_version === 1 ? org_id : null) ?? actor_id ?? scope_id
+export function identityOf({ tracking_version, org_id, actor_id, scope_id }: EventRow): string {
+  return (tracking_version === 1 ? org_id : null) ?? (actor_id === nobody ? org_id : actor_id) ?? scope_id
 }
 
 /** A time as every vendor takes it: `2026-11-05T09:30:00.123Z`. */
@@ -103,16 +142,17 @@ export function isoTime(time: string): string {
   return new Date(time).toISOString()
 }
 
-/** Parts events into those that a sink can send, and those that it never can, with what is wrong with each. */
+/** Reads events: the rows of those that a sink can send, and those that it never can, with what is wrong with each. */
 export function sift(
-  events: LoggedEvent[], faultIn: (event: LoggedEvent) => string | undefined,
-): { sound: LoggedEvent[], undelivered: Undelivered[] } {
+  events: LoggedEvent[], faultIn: (row: EventRow) => string | undefined,
+): { sound: EventRow[], undelivered: Undelivered[] } {
+  const sound: EventRow[] = []
   const undelivered: Undelivered[] = []
-  const sound = events.filter((event) => {
-    const error = faultIn(event)
-    if (error !== undefined) undelivered.push({ event, error })
-    return error === undefined
-  })
+  for (const event of events) {
+    const error = faultIn(event.row)
+    if (error === undefined) sound.push(event.row)
+    else undelivered.push({ event, error })
+  }
   return { sound, undelivered }
 }
 

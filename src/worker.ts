@@ -7,7 +7,7 @@ import type { Log } from './log.ts'
 import { openPool } from './pool.ts'
 import { Runner } from './runner.ts'
 import { loadSecrets, secretsIn, type Environment } from './secrets.ts'
-import type { Sink } from './sink.ts'
+import type { Sink, SinkContext, SinkSettings } from './sink.ts'
 import { openSink } from './sinks.ts'
 import { WorkerStats } from './worker-stats.ts'
 
@@ -77,7 +77,8 @@ class Worker {
     const { databaseUrl, prepare, environment, log, closing, graceSeconds = 8 } = options
     this.name = options.name ?? `${hostname()}:${process.pid}`
     log.hide(secretsIn(environment, databaseUrl))
-    this.sql = openPool(databaseUrl, { prepare, max: 8, name: 'actorscope worker' })
+    // Jobs may have one for minutes each; nobody's delivery is to wait in line behind them.
+    this.sql = openPool(databaseUrl, { prepare, max: 12, name: 'actorscope worker' })
     this.ending = endWithin(graceSeconds, closing)
     this.stats = new WorkerStats({ sql: this.sql, worker: this.name })
   }
@@ -158,17 +159,21 @@ class Worker {
   }
 
   private async open(batch: Batch): Promise<Sink> {
+    return openSink(batch, await this.contextOf(batch))
+  }
+
+  private async contextOf(sink: SinkSettings): Promise<SinkContext> {
     const { environment, log, fetch = globalThis.fetch } = this.options
-    let known = this.secrets.get(batch.sink)
+    let known = this.secrets.get(sink.sink)
     if (!known || known.readAt < Date.now() - 60_000) {
-      const load = await loadSecrets(batch, environment, this.sql)
+      const load = await loadSecrets(sink, environment, this.sql)
       const secret = (name: string) => { const text = load(name); log.hide([text]); return text }
-      this.secrets.set(batch.sink, known = { readAt: Date.now(), secret })
+      this.secrets.set(sink.sink, known = { readAt: Date.now(), secret })
     }
-    return openSink(batch, {
+    return {
       secret: known.secret, fetch, sql: this.sql,
-      log: (message, fields) => log('info', message, { sink: batch.sink, ...fields }),
-    })
+      log: (message, fields) => log('info', message, { sink: sink.sink, ...fields }),
+    }
   }
 
   private report(sink: string, outcome: Outcome): void {
@@ -198,6 +203,7 @@ class Worker {
     log.hide([builder?.apiKey])
     return doJob(name, {
       sql: this.sql, worker: this.name, builder, fetch, signal: this.ending.hurrying,
+      contextOf: (sink) => this.contextOf(sink),
       log: (message, fields) => log('warn', message, { job: name, ...fields }),
     })
   }

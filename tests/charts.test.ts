@@ -63,6 +63,10 @@ month    orgs     0    1    2    3    4    5    6    7    8    9   10   11
 all       100  100%  93%  86%  79%  72%  65%  58%  51%  44%  37%  30%  23%
 No room for 12, 13: a wider terminal shows all, and so does --csv.
 `)
+    const large = charts.retention(cohort('2026-10-05', 1_000_000, Array.from({ length: 12 }, () => 1)), {}, plain)
+    expect(large.slice(1)).toEqual([
+      `2026-10-05  1,000,000 ${'   0%'.repeat(11)}`, `all         1,000,000 ${'   0%'.repeat(11)}`,
+      'No room for 11: a wider terminal shows all, and so does --csv.'])
   })
 
   test('who is active is a bar of three parts', () => {
@@ -249,7 +253,8 @@ test('no chart is wider than the terminal, or prints what could move its cursor,
   const record = <T extends object>(model: { [name in keyof T]: fc.Arbitrary<T[name]> }) => fc.array(fc.record(model) as fc.Arbitrary<T>, { minLength: 1, maxLength: 8 })
   const rows = fc.record({
     funnel: record<FunnelRow>({ breakdown: fc.option(name), step: fc.integer({ min: 1, max: 20 }), event: name, subjects: count, conversion: share, step_conversion: fc.option(share), median_seconds: seconds }),
-    retention: record<RetentionRow>({ cohort: date, size: count, period: fc.nat(30), subjects: count, share }),
+    retention: record<RetentionRow>({ cohort: date, size: count, period: fc.nat(30), subjects: count, share })
+      .map((rows) => rows.map((row) => ({ ...row, subjects: Math.min(row.subjects, row.size) }))),
     builds: record<BuildsRow>({
       period: date, by_value: fc.option(name), builds: fc.constant(9_999_999), succeeded: fc.nat(5_000_000), failed: fc.nat(4_000_000), success_rate: fc.option(share),
       p50_run_seconds: seconds, p95_run_seconds: seconds, p50_queue_seconds: seconds, p95_queue_seconds: seconds,

@@ -56,7 +56,7 @@ describe('a healthy installation', () => {
     const { code, stdout } = await doctor(await broken(cronWithJobs), {
       ACTORSCOPE_SECRET_KEY: secretKey, ACTORSCOPE_API_KEY: 'as_local_demo_app', ACTORSCOPE_EMAIL: 'bob@acme.test', ACTORSCOPE_PASSWORD: 'password' })
     expect(stdout).not.toMatch(/^[^✓]/m)
-    expect(stdout).toMatch(/^✓ cron .* 3 jobs are scheduled$/m)
+    expect(stdout).toMatch(/^✓ cron .* 5 jobs are scheduled$/m)
     expect(stdout.match(/^✓ (secret key|API key|sign-in)/gm)).toEqual(['✓ secret key', '✓ API key', '✓ sign-in'])
     expect(code).toBe(0)
   })
@@ -78,7 +78,9 @@ const cronExtension = `
 const cronWithJobs = `${cronExtension}
   select cron.schedule('actorscope-reconcile-builds', '* * * * *', 'select tracking.reconcile_builds()');
   select cron.schedule('actorscope-roll-up', '* * * * *', 'select tracking.roll_up(200000)');
-  select cron.schedule('actorscope-make-partitions', '17 * * * *', 'select tracking.make_partitions()');`
+  select cron.schedule('actorscope-make-partitions', '17 * * * *', 'select tracking.make_partitions()');
+  select cron.schedule('actorscope-apply-retention', '47 * * * *', 'select tracking.apply_retention()');
+  select cron.schedule('actorscope-continue-erasures', '* * * * *', 'select tracking.continue_erasures()');`
 
 describe('what is broken is told, with what to do; where that is SQL, it does', () => {
   test.each([
@@ -209,7 +211,7 @@ describe('what is broken is told, with what to do; where that is SQL, it does', 
     from   (select '10000000-0000-4000-8000-000000000001'::uuid) as a (id), tracking.new_event_id(now() - interval '1 hour') as e (id);
     select tracking.create_sink('hook', 'webhook', '{"url": "http://127.0.0.1:1"}', from_beginning => true);`
   const failed = (failure: string) => `${backlog} commit;
-    select ${failure} from tracking.lease_batch('hook', 'w') as l (b), json_to_record(l.b) as b (shard integer, lease uuid, events jsonb);`
+    select ${failure} from tracking.lease_batch('hook', 'w') as b;`
 
   test.each([
     ['sinks that have nothing before them', 'ok', 'nothing is lost or late on the way to hook',

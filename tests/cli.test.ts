@@ -423,7 +423,7 @@ describe('the package', () => {
   beforeAll(async () => {
     installed = join(folder.path, 'node_modules/actorscope')
     await mkdir(installed, { recursive: true })
-    for (const part of ['dist', 'migrations', 'supabase/functions', 'seed.sql', 'package.json', 'src/stand-ins.sql', 'tests/fixtures']) {
+    for (const part of ['dist', 'migrations', 'supabase/functions', 'seed.sql', 'package.json', 'src/stand-ins.sql', 'src/demo-past.sql', 'tests/fixtures']) {
       await cp(join(projectDir, part), join(installed, part), { recursive: true })
     }
     bundled = [process.execPath, join(installed, 'dist/cli.js')]

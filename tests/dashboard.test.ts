@@ -164,6 +164,37 @@ describe('signing in', () => {
     complaints.splice(0) // Chromium prints the 400
   })
 
+  test('with a link or a provider, where the configuration says so', async () => {
+    const page = await open()
+    await page.route('**/config.json', (route) => route.fulfill({ json: { url: '/', publishableKey: 'sb_publishable_actorscope_local', signIn: ['link', 'github'] } }))
+    let asked: Record<string, any> = {}
+    await page.route('**/auth/v1/otp**', (route) => { asked = route.request().postDataJSON(); return route.fulfill({ json: {} }) })
+    // The provider sends people back with a code, which is worth a session.
+    let exchanged = ''
+    await page.route('**/auth/v1/authorize**', (route) => {
+      const { searchParams } = new URL(route.request().url())
+      asked = Object.fromEntries(searchParams)
+      return route.fulfill({ status: 302, headers: { location: `${searchParams.get('redirect_to')}?code=from-github` } })
+    })
+    await page.route('**/auth/v1/token?grant_type=pkce', async (route) => {
+      exchanged = route.request().postDataJSON().auth_code
+      const { data } = await (await world.signIn(emails.bob)).auth.getSession()
+      return route.fulfill({ json: data.session })
+    })
+    await page.reload()
+    await page.getByLabel('Email').fill('bob@acme.test')
+    expect(await page.getByLabel('Password').count()).toBe(0)
+    await page.getByRole('button', { name: 'Mail me a link' }).click()
+    await page.getByText('a link is on its way').waitFor()
+    expect(asked).toMatchObject({ email: 'bob@acme.test', create_user: false })
+
+    await page.getByRole('button', { name: 'Go on with Github' }).click()
+    await settled(page)
+    expect(asked).toMatchObject({ provider: 'github', redirect_to: `${api.url}/` })
+    expect(exchanged).toBe('from-github')
+    expect(await page.getByText('bob@acme.test').count()).toBeGreaterThan(0)
+  })
+
   test('lasts over a reload, leads back to where one was, and ends by signing out', async () => {
     const page = await openAs('bob')
     await visit(page, `builds?org=${orgs.acme}`)
@@ -188,7 +219,7 @@ describe('signing in', () => {
       localStorage.setItem(key, JSON.stringify({ ...session, expires_at: 1, refresh_token: 'gone' }))
     })
     await page.reload()
-    expect(await page.getByRole('status').filter({ hasText: /\S/ }).textContent()).toContain('Your session has ended')
+    await page.getByRole('status').filter({ hasText: 'Your session has ended' }).waitFor()
     await page.getByRole('button', { name: emails.bob }).click()
     await settled(page)
     expect(await page.locator('h1').textContent()).toBe('Surfaces')
@@ -270,6 +301,34 @@ describe('every section shows what SQL answers', () => {
     expect(total).toBeGreaterThan(20)
     expect(rows.reduce((sum, [, events = '']) => sum + Number(events.replace(',', '')), 0)).toBe(total)
   })
+})
+
+test('an analyst, whom a token gives the role, sees what everybody did', async () => {
+  // Roles are the whole server's, and other tests have analysts of their own.
+  await world.sql`create role analyst_of_dashboard in role analyst`
+  try {
+    await world.sql`grant analyst_of_dashboard to authenticator`
+    const exp = Math.floor(Date.now() / 1000) + 3600
+    const user = { id: people.nik, email: emails.nik, aud: 'authenticated' }
+    const session = {
+      access_token: signToken({ sub: people.nik, role: 'analyst_of_dashboard', email: emails.nik, exp }),
+      refresh_token: 'none', token_type: 'bearer', expires_in: 3600, expires_at: exp, user }
+    const page = await open()
+    await page.evaluate((stored) => { localStorage.setItem('sb-127-auth-token', stored) }, JSON.stringify(session))
+    await page.reload()
+    await settled(page)
+    expect(await texts(page, '.side > .field option')).toEqual(['All that I may see', 'Acme', 'Demo', 'Evil'])
+    const [{ people: all } = { people: 0 }] = await world.sql`
+      select count(distinct actor_id)::int as people from events where occurred_at >= ${ninetyDays()} and channel <> 'default'`
+    await visit(page, 'surfaces')
+    expect(await page.locator('.tile.strong dd').textContent()).toContain(`of ${count(all)} people`)
+    await visit(page, 'live')
+    await page.locator('.feed li').first().waitFor()
+    expect(await page.locator('.pulse').textContent()).toBe('Live')
+    expect(await page.getByRole('alert').count()).toBe(0)
+  } finally {
+    await world.sql`drop role analyst_of_dashboard`
+  }
 })
 
 const orgArgument = (org?: string) => (org ? `, org => '${org}'` : '')
@@ -574,7 +633,7 @@ describe('what cannot be shown says why', () => {
       expect(await texts(page, '.state-title'), section).toEqual([section === 'builds' ? 'No builds here yet' : 'No events here yet'])
     }
     await visit(page, `activity?org=${org!.id}`)
-    expect(await page.locator('.state code').textContent()).toBe(`ACTORSCOPE_URL=${api.url} npx actorscope track Hello --app com.acme.app`)
+    expect(await page.locator('.state code').textContent()).toBe(`ACTORSCOPE_URL=${api.url} ACTORSCOPE_EMAIL=ada@acme.test npx actorscope track Hello --org ${org!.id}`)
     await world.sql`delete from orgs where id = ${org!.id}`
   })
 

@@ -53,7 +53,7 @@ test('it delivers what there is, does the jobs that are due, and says so', async
     status: 'ok', delivered: 4, undelivered: 1,
     sinks: { hook: { delivered: 4, undelivered: 1, result: 'delivered' } } })
   expect(body.jobs.map(({ job, error }: { job: string, error?: string }) => [job, error])).toEqual(
-    jobsWithoutBuilder.map((job) => [job, undefined]))
+    jobsWithoutBuilder.filter((job) => job !== 'apply-retention').map((job) => [job, undefined])) // which may take long
   expect(taken()).toEqual(names(5).filter((name) => name !== 'Event 3'))
   expect(await sql`select * from tracking.delivery_gaps`).toEqual([])
 

@@ -45,6 +45,8 @@ export type Receiver<Item> = {
   readonly url: string
   /** What was taken, in order, repetitions too. */
   readonly taken: Item[]
+  /** Whom it was told to forget, by the vendor's word for them, repetitions too. */
+  readonly forgotten: string[]
   /** Every request, also those that failed. */
   readonly requests: Received[]
   /** Why requests were refused: breaches of the contract, not faults. */
@@ -56,8 +58,8 @@ export type Receiver<Item> = {
   close(): Promise<void>
 }
 
-/** What a contract says of a request: take these, or this answer. */
-type Verdict<Item> = { taken: Item[], answer: Answer } | Answer
+/** What a contract says of a request: take these, and forget those, or this answer. */
+type Verdict<Item> = { taken: Item[], forgotten?: string[], answer: Answer } | Answer
 type Answer = { status: number, text: string, headers?: Record<string, string> }
 
 /** What a vendor holds its callers to. */
@@ -65,16 +67,16 @@ type Contract<Item> = {
   /** Bytes of a request's body, at most, and what more is answered. */
   maxBytes: number
   tooLarge: Answer
-  judge(request: Received, poison: (item: Item) => boolean): Verdict<Item>
+  judge(request: Received, poison: (item: Item) => boolean, known: Pick<Receiver<Item>, 'taken' | 'forgotten'>): Verdict<Item>
 }
 
 async function startReceiver<Item>(options: ReceiverOptions<Item>, contract: Contract<Item>): Promise<Receiver<Item>> {
   const sockets = new Set<Socket>()
   let count = 0
   const receiver = {
-    url: '', taken: [] as Item[], requests: [] as Received[], breaches: [] as string[], options,
+    url: '', taken: [] as Item[], forgotten: [] as string[], requests: [] as Received[], breaches: [] as string[], options,
     clear() {
-      for (const list of [receiver.taken, receiver.requests, receiver.breaches]) list.length = 0
+      for (const list of [receiver.taken, receiver.forgotten, receiver.requests, receiver.breaches]) list.length = 0
       count = 0
     },
     async close() {
@@ -93,15 +95,19 @@ async function startReceiver<Item>(options: ReceiverOptions<Item>, contract: Con
     if (fault && 'cut' in fault && fault.cut === 'before') return void message.socket.destroy()
     if (fault && 'status' in fault) return answer(response, { text: 'a fault', ...fault })
     const verdict = judge(request)
-    if ('taken' in verdict) receiver.taken.push(...verdict.taken)
-    else receiver.breaches.push(verdict.text)
+    if ('taken' in verdict) {
+      receiver.taken.push(...verdict.taken)
+      receiver.forgotten.push(...verdict.forgotten ?? [])
+    } else {
+      receiver.breaches.push(verdict.text)
+    }
     if (fault && 'cut' in fault) return cut(response, fault.cut)
     if (fault && 'endless' in fault) return answerWithoutEnd(response, fault.endless)
     answer(response, 'taken' in verdict ? verdict.answer : verdict)
   }
   const judge = (request: Received): Verdict<Item> => {
     const { maxBytes = contract.maxBytes, poison = () => false } = receiver.options
-    return request.text.length > maxBytes ? contract.tooLarge : contract.judge(request, poison)
+    return request.text.length > maxBytes ? contract.tooLarge : contract.judge(request, poison, receiver)
   }
   const server = createServer((message, response) => {
     handle(message, response).catch(() => message.socket.destroy())
@@ -155,6 +161,7 @@ const isObject = (value: unknown): value is Fields =>
 const isText = (value: unknown, maxLength = Infinity): value is string =>
   typeof value === 'string' && value.trim() !== '' && [...value].length <= maxLength
 const isJson = ({ headers }: Received) => /^application\/json\b/.test(headers['content-type'] ?? '')
+const isForm = ({ headers }: Received) => headers['content-type'] === 'application/x-www-form-urlencoded'
 const isIsoTime = (value: unknown): value is string =>
   typeof value === 'string' && !Number.isNaN(Date.parse(value))
   && /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/.test(value)
@@ -164,7 +171,7 @@ const unknownFields = (fields: Fields, known: string[]) => Object.keys(fields).f
 const all = (fields: Fields, is: (value: unknown) => boolean) => Object.values(fields).every((value) => is(value))
 
 
-// PostHog: POST /batch/ -----------------------------------------------------------------------------
+// PostHog: POST /batch/, and persons ----------------------------------------------------------------
 
 /** An event that PostHog took, and whether its request was marked as a historical migration. */
 export type CapturedEvent = {
@@ -183,10 +190,20 @@ const illegalIds = [
   'true', 'undefined', 'user',
 ]
 
-/** PostHog's capture service, with the project's key. A request is taken whole or not at all. */
-export function startPostHog(apiKey: string, options: ReceiverOptions<CapturedEvent> = {}) {
-  const judge = (request: Received, poison: (event: CapturedEvent) => boolean): Verdict<CapturedEvent> => {
+/** A project at PostHog, and the personal key by which its persons are deleted. */
+export type PostHogProject = { projectId: string, personalApiKey: string }
+
+/**
+ * PostHog's capture service, with the project's key, where a request is taken whole or not at all; and of its app the
+ * endpoint that deletes persons.
+ */
+export function startPostHog(
+  apiKey: string, options: ReceiverOptions<CapturedEvent> = {},
+  project: PostHogProject = { projectId: '12345', personalApiKey: 'phx_personal' },
+) {
+  const judge: Contract<CapturedEvent>['judge'] = (request, poison, known) => {
     const refused = (text: string) => ({ status: 400, text })
+    if (request.path.startsWith('/api/')) return judgeDeletion(request, project, known)
     if (request.path !== '/batch/') return { status: 404, text: 'not found' }
     if (request.method !== 'POST') return { status: 405, text: 'method not allowed' }
     if (!isJson(request)) return refused('failed to decode request: unsupported content type')
@@ -240,6 +257,38 @@ function breachInProperties(name: string, { $set, $groups, $group_type, $group_k
   if (!isObject($group_set) || Object.keys($group_set).length === 0) {
     return 'a group comes to be by $group_set, with at least one property'
   }
+}
+
+
+/** What PostHog's app makes of POST /api/projects/:project_id/persons/bulk_delete/; persons are whom it captured events of. */
+function judgeDeletion(
+  { method, path, headers, body }: Received, { projectId, personalApiKey }: PostHogProject,
+  { taken, forgotten }: Pick<Receiver<CapturedEvent>, 'taken' | 'forgotten'>,
+): Verdict<CapturedEvent> {
+  const refused = (status: number, code: string, detail: string) => ({ status, text: JSON.stringify({ code, detail }) })
+  const [, project] = /^\/api\/projects\/([^/]+)\/persons\/bulk_delete\/$/.exec(path) ?? []
+  if (project === undefined) return refused(404, 'not_found', 'Endpoint not found.')
+  if (headers.authorization !== `Bearer ${personalApiKey}`) {
+    return refused(401, 'authentication_failed', `Personal API key found in request Authorization header is invalid: ${headers.authorization}`)
+  }
+  if (project !== projectId) return refused(403, 'permission_denied', 'You don\'t have access to the project.')
+  if (method !== 'POST') return refused(405, 'method_not_allowed', `Method "${method}" not allowed.`)
+  if (!isObject(body)) return refused(400, 'parse_error', 'JSON parse error')
+  const { ids, distinct_ids, ...flags } = body
+  const unknown = unknownFields(flags, ['delete_events', 'delete_recordings', 'keep_person'])
+  if (unknown.length > 0) return refused(400, 'invalid_input', `Unknown fields: ${unknown}`)
+  if (!all(flags, (value) => typeof value === 'boolean')) return refused(400, 'invalid_input', 'Must be a valid boolean.')
+  if (ids !== undefined || !Array.isArray(distinct_ids) || distinct_ids.length === 0) {
+    return refused(400, 'invalid_input', 'You need to specify either distinct_ids or ids')
+  }
+  if (distinct_ids.length > 1000) return refused(400, 'invalid_input', 'You can only pass 1000 distinct_ids in one call')
+  const isKnown = (id: unknown) => isText(id) && !forgotten.includes(id) && taken.some(({ distinct_id }) => distinct_id === id)
+  const found = distinct_ids.filter(isKnown).length
+  const answer = {
+    persons_found: found, persons_deleted: flags.keep_person ? 0 : found, deletion_errors: [],
+    events_queued_for_deletion: flags.delete_events === true, recordings_queued_for_deletion: flags.delete_recordings === true,
+  }
+  return { taken: [], forgotten: distinct_ids.map(String), answer: { status: 202, text: JSON.stringify(answer) } }
 }
 
 
@@ -301,7 +350,7 @@ function breachOfLogSnag(log: Fields, project: string): string | undefined {
 }
 
 
-// Bento: POST /api/v1/batch/events?site_uuid= -------------------------------------------------------
+// Bento: POST /api/v1/batch/events?site_uuid=, and deletion -----------------------------------------
 
 /** An event that Bento took. */
 export type RecordedEvent = { type: string, email: string, date?: string, fields?: Fields, details?: Fields }
@@ -315,19 +364,29 @@ export function startBento(site: BentoSite, options: ReceiverOptions<RecordedEve
     ({ status: 400, text: JSON.stringify({ errors: [{ field, message }] }) })
   const login = `Basic ${Buffer.from(`${site.publishableKey}:${site.secretKey}`).toString('base64')}`
   let times: number[] = []
-  const judge = (request: Received, poison: (event: RecordedEvent) => boolean): Verdict<RecordedEvent> => {
+  const judge: Contract<RecordedEvent>['judge'] = (request, poison, { taken: recorded, forgotten }) => {
     const { authorization, 'user-agent': agent = '' } = request.headers
-    if (request.path !== '/api/v1/batch/events') return { status: 404, text: '{"error":"Not Found"}' }
+    const isDeletion = request.path === '/api/v1/data_deletion_requests'
+    if (request.path !== '/api/v1/batch/events' && !isDeletion) return { status: 404, text: '{"error":"Not Found"}' }
     if (request.method !== 'POST') return { status: 404, text: '{"error":"Not Found"}' }
     if (!/^[A-Za-z][\w-]*\/\d/.test(agent) || /^(node|undici|curl|Deno)/.test(agent)) {
       return { status: 403, text: '<html>Attention Required! | Cloudflare</html>' }
     }
-    if (authorization !== login || request.query.get('site_uuid') !== site.siteUuid) {
+    const form = new URLSearchParams(isDeletion && isForm(request) ? request.text : '')
+    const siteUuid = isDeletion ? form.get('site_uuid') : request.query.get('site_uuid')
+    if (authorization !== login || siteUuid !== site.siteUuid) {
       return { status: 401, text: JSON.stringify({ error: `Unauthorized: ${authorization}` }) }
     }
     times = times.filter((time) => time > Date.now() - 60_000)
     if (times.push(Date.now()) > (site.requestsPerMinute ?? 100)) {
       return { status: 429, text: '{"error":"Too Many Requests"}' }
+    }
+    if (isDeletion) {
+      const email = form.get('data_deletion_request[email]') ?? ''
+      if ([...form.keys()].length !== 2 || !email.includes('@')) return { status: 422, text: '{"error":"email is invalid"}' }
+      const isKnown = !forgotten.includes(email) && recorded.some((event) => event.email === email)
+      if (!isKnown) return { taken: [], answer: { status: 404, text: '{"error":"visitor_not_found"}' } }
+      return { taken: [], forgotten: [email], answer: { status: 202, text: '{"status":"queued_for_anonymization"}' } }
     }
     if (!isJson(request) || !isObject(request.body)) return refused('body', 'is not JSON')
     if (unknownFields(request.body, ['events']).length > 0) return refused('body', 'has unknown fields')

@@ -1,7 +1,7 @@
 import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import type { LoggedEvent } from '../src/sink.ts'
+import { LoggedEvent, type EventRow } from '../src/sink.ts'
 import { orgs } from './demo.ts'
 import { createSink, deliver, open, retryNow, trackIn, type Track } from './sending.ts'
 import { createWorld, temporaryFolder, type World } from './world.ts'
@@ -32,7 +32,7 @@ test('a file gets the rows of the log, a line each', async () => {
   await deliver(world.sql, 'file')
   await track('ada@acme.test', { event: 'Third' })
   await deliver(world.sql, 'file')
-  const rows = await world.sql<{ row: LoggedEvent }[]>`
+  const rows = await world.sql<{ row: EventRow }[]>`
     select row_to_json(e) as row from public.events as e order by txid, event_id`
   const lines = await linesOf(path)
   expect(lines.slice(0, -1).map((line) => JSON.parse(line))).toEqual(rows.map(({ row }) => row))
@@ -122,7 +122,8 @@ async function trackAndDeliver(event: string) {
 const sinkAt = (path: string) => ({ sink: 'file', kind: 'ndjson', settings: { path } })
 
 function someEvents(event: string, count: number): LoggedEvent[] {
-  return Array.from({ length: count }, () => ({ event, context: { blob: 'x'.repeat(10_000) } }) as unknown as LoggedEvent)
+  const json = JSON.stringify({ event, context: { blob: 'x'.repeat(10_000) } })
+  return Array.from({ length: count }, () => new LoggedEvent(Buffer.from(json)))
 }
 
 const linesOf = async (path: string) => (await readFile(path, 'utf8')).split('\n')

@@ -83,6 +83,25 @@ describe('PostHog', () => {
   })
 })
 
+describe('PostHog, told to delete persons', () => {
+  const path = '/api/projects/12345/persons/bulk_delete/'
+  const owner = { ...json, authorization: 'Bearer phx_personal' }
+  const persons = (body: object, more: object = {}) => ({ path, headers: owner, body, ...more })
+  test.each<[string, Attempt, number]>([
+    ['persons', persons({ distinct_ids: ['d'], delete_events: true, delete_recordings: true }), 202],
+    ['another path', persons({ distinct_ids: ['d'] }, { path: path.slice(0, -1) }), 404],
+    ['another project', persons({ distinct_ids: ['d'] }, { path: path.replace('12345', '6') }), 403],
+    ['the project\'s key', persons({ distinct_ids: ['d'] }, { headers: { ...json, authorization: 'Bearer phc' } }), 401],
+    ['another method', { path, headers: owner, method: 'DELETE' }, 405],
+    ['nobody', persons({ distinct_ids: [] }), 400],
+    ['1,001 persons', persons({ distinct_ids: Array(1001).fill('d') }), 400],
+    ['a flag that is none', persons({ distinct_ids: ['d'], delete_events: 'true' }), 400],
+    ['an unknown field', persons({ distinct_ids: ['d'], events: true }), 400],
+  ])('answers %s', async (_, attempt, status) => {
+    expect(await send('posthog', attempt)).toBe(status)
+  })
+})
+
 describe('LogSnag', () => {
   test.each<[string, Attempt, number]>([
     ['a log', { body: {
@@ -131,6 +150,23 @@ describe('Bento', () => {
     ['a date that is none', events({ ...recorded, date: 'today' }), 400],
     ['an unknown field', events({ ...recorded, event: 'E' }), 400],
   ])('answers %s', async (_, attempt, status) => {
+    expect(await send('bento', attempt)).toBe(status)
+  })
+})
+
+describe('Bento, told to delete somebody', () => {
+  const path = '/api/v1/data_deletion_requests'
+  const headers = { ...bentoHeaders, 'content-type': 'application/x-www-form-urlencoded' }
+  const somebody = (body: string, more: object = {}) => ({ path, headers, body, ...more })
+  test.each<[string, Attempt, number]>([
+    ['somebody it knows', somebody('site_uuid=s&data_deletion_request%5Bemail%5D=a%40b.cd'), 202],
+    ['somebody it does not', somebody('site_uuid=s&data_deletion_request%5Bemail%5D=x%40b.cd'), 404],
+    ['JSON', somebody('{"data_deletion_request": {"email": "a@b.cd"}}', { headers: bentoHeaders }), 401],
+    ['another site', somebody('site_uuid=t&data_deletion_request%5Bemail%5D=a%40b.cd'), 401],
+    ['no address', somebody('site_uuid=s'), 422],
+  ])('answers %s', async (_, attempt, status) => {
+    await send('bento', { body: { events: [recorded] } })
+    receivers.bento!.forgotten.length = 0
     expect(await send('bento', attempt)).toBe(status)
   })
 })

@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { orgs, people } from './demo.ts'
 import { startWebhook, type Receiver, type VerifiedWebhook } from './receivers.ts'
-import { createSink, deadLetters, deliver, open, retryNow, rewind, trackIn, type Track } from './sending.ts'
+import { createSink, deadLetters, deliver, open, retryNow, rewind, trackIn, writeEvent, type Track } from './sending.ts'
 import { createWorld, type World } from './world.ts'
 
 const secret = `whsec_${Buffer.from('a secret of twenty-four!').toString('base64')}`
@@ -89,6 +89,15 @@ test('it is not sent where a redirect leads', async () => {
   expect(await send()).toMatchObject({ kind: 'retry', status: 307, retryAfterMs: 300_000 })
   expect(elsewhere.requests).toEqual([])
   await elsewhere.close()
+})
+
+test('an event that a client calls as if somebody had been erased is handed back, and a service\'s is sent', async () => {
+  await track('ada@acme.test', { event: 'actor.erased' }, { event: 'Actor erased' }, { event: 'org.erased' })
+  await writeEvent(world.sql, { event: 'org.erased', actor_id: people.ada })
+  expect(await send()).toBeNull()
+  expect(types()).toEqual(['Actor erased', 'org.erased'])
+  expect(await deadLetters(world.sql, 'hook')).toEqual(['actor.erased', 'org.erased'].map((name) => [
+    name, `"${name}" says that somebody was erased: a client's event may not have that name.`]))
 })
 
 test('its secret must be one', async () => {

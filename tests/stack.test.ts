@@ -83,6 +83,26 @@ describe('the stack', () => {
       ['Acme', 'Demo', 'Evil', 'Kept'].map((name) => ({ name })))
   })
 
+  test('gives a new demo world half a year of events and builds, where it is asked to, and the dashboard to see them in', async () => {
+    const settings = { ...(await freshSettings()), hasPast: true }
+    const stack = await start(settings)
+    const [past] = await ask(stack, `
+      select count(*) > 5000 as "isLong", min(occurred_at) < now() - interval '170 days' as "isOld", max(occurred_at) <= now() as "isPast",
+             bool_and(source = case channel when 'build-lifecycle' then 'trigger' else 'service' end) as "isHonest",
+             (select count(*) from build_requests) > 400 and bool_and(e.app_id is not null or e.org_id is null) as "isWhole",
+             (select count(*) from tracking.partition_report) as strays
+      from   events as e`)
+    expect(past).toEqual({ isLong: true, isOld: true, isPast: true, isHonest: true, isWhole: true, strays: '0' })
+    const gaps = await ask(stack, `
+      select status from build_requests as b where not exists (
+        select from events as e where e.tags ->> 'build_id' = b.id::text having count(*) = 3 and count(distinct e.event) = 3)`)
+    expect(gaps).toEqual([])
+    expect(await (await fetch(`${stack.api?.url}/`)).text()).toContain('<title>Actorscope</title>')
+    await stack.stop()
+    const again = await start(settings)
+    expect(await ask(again, 'select count(*) > 10000 as twice from events')).toEqual([{ twice: false }])
+  })
+
   test('has a worker that delivers the log to a file, each event once, also over a restart', async () => {
     const settings = await freshSettings()
     const first = await start(settings)

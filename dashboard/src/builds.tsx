@@ -1,7 +1,7 @@
 import * as Plot from '@observablehq/plot'
 import { useCallback } from 'preact/hooks'
 import { Figure, Legend, Select, Table, type Column } from './figure.tsx'
-import { count, dateAndTime, duration, many, percent, periodName, shortId } from './format.ts'
+import { count, dateAndTime, duration, many, percent, periodName, shortDate, shortId } from './format.ts'
 import { Page } from './page.tsx'
 import { PersonLink, useNames } from './person-link.tsx'
 import { durationTicks, grid, intervals, middleOf, periodAxis, Plotted } from './plotted.tsx'
@@ -69,13 +69,13 @@ function Tiles({ rows, period }: { rows: HealthRow[], period: Period }) {
       {latest('Run time, median', (row) => row.p50_run_seconds, duration)}
       {latest('Waiting, median', (row) => row.p50_queue_seconds, duration)}
       {latest('Failed until green, median', (row) => row.median_seconds_to_green, duration)}
-      {latest('Failures gone when asked again', (row) => row.flakiness, percent)}
+      {latest('Flaky failures', (row) => row.flakiness, percent)}
     </dl>
   )
 }
 
 const whenOf = (row: HealthRow, rows: HealthRow[], period: Period) =>
-  (row === rows.at(-1) ? `latest ${period}` : periodName(row.period, period).replace('Week of', 'week of'))
+  (row === rows.at(-1) ? `latest ${period}` : period === 'month' ? periodName(row.period, period) : `${period === 'week' ? 'week of ' : ''}${shortDate(row.period)}`)
 
 type PartProps = { rows: HealthRow[], period: Period, question: ReturnType<typeof buildHealth> }
 

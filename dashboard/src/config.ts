@@ -5,6 +5,8 @@ export type Config = {
   publishableKey: string
   /** What people are called, by their ids; the others are called by a part of their id. */
   people: Record<string, string>
+  /** How people sign in: `password`, `link` (mailed to them), or the names of providers that the project has, such as `github`. */
+  signIn: string[]
   /** People whom anybody may come in as: of a demo on one's own machine. */
   demo?: { password: string, people: { email: string, about: string }[] }
 }
@@ -28,6 +30,7 @@ export async function readConfig(): Promise<Config> {
     url: new URL(url, location.href).href.replace(/\/$/, ''),
     publishableKey,
     people: found.people ?? {},
+    signIn: found.signIn ?? ['password'],
     demo: found.demo,
   }
 }

@@ -32,7 +32,8 @@ export class Problem extends Error {
 /** @throws {Problem} */
 export async function ask<Row>(supabase: SupabaseClient, question: Question<Row>, signal: AbortSignal): Promise<Row[]> {
   const query = 'call' in question ? supabase.schema('analytics').rpc(question.call, question.args) : look(supabase, question)
-  return take(await query.abortSignal(signal))
+  // People see at once that there is no answer, and try again when they like.
+  return take(await query.retry(false).abortSignal(signal))
 }
 
 /** @throws {Problem} */

@@ -1,5 +1,5 @@
 import type { ComponentType } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useErrorBoundary, useRef } from 'preact/hooks'
 import { Active } from './active.tsx'
 import { Activity } from './activity.tsx'
 import { Build } from './build.tsx'
@@ -13,8 +13,9 @@ import { People } from './people.tsx'
 import { Person } from './person.tsx'
 import { useNames } from './person-link.tsx'
 import { Retention } from './retention.tsx'
+import { Problem } from './questions.ts'
 import { choose, linkTo } from './route.ts'
-import { Empty } from './states.tsx'
+import { Empty, Trouble } from './states.tsx'
 import { Surfaces } from './surfaces.tsx'
 import { ThemeSelect } from './theme.tsx'
 import { useWorld } from './world.ts'
@@ -52,15 +53,24 @@ export function Shell({ signOut }: { signOut(): void }) {
         </nav>
         <Account signOut={signOut} />
       </header>
-      <main id="main" tabIndex={-1}><Section name={section} id={route.id} /></main>
+      <main id="main" tabIndex={-1}><Section key={`${section}/${route.id ?? ''}`} name={section} id={route.id} /></main>
     </div>
   )
 }
 
 function Section({ name, id }: { name: string, id?: string }) {
   const { page: All, one: One } = sections[name] ?? {}
-  if (id !== undefined && One) return <One key={id} id={id} />
-  return All && id === undefined ? <All key={name} /> : <Page title="Nothing here"><Empty title="There is no such page"><p>Choose a section beside or above.</p></Empty></Page>
+  const [broken, mend] = useErrorBoundary()
+  if (broken) {
+    return (
+      <Page title="Something broke">
+        <Trouble problem={new Problem('This page cannot be shown', String(broken), 'It is a fault of the dashboard, not of the data.')} retry={mend} />
+      </Page>
+    )
+  }
+  if (id !== undefined && One) return <One id={id} />
+  if (All && id === undefined) return <All />
+  return <Page title="Nothing here"><Empty title="There is no such page"><p>Choose a section from the list.</p></Empty></Page>
 }
 
 function OrgSelect() {

@@ -1,48 +1,71 @@
-import type { SupabaseClient } from '@supabase/supabase-js'
-import { useId, useState } from 'preact/hooks'
+import type { AuthError, Provider, SupabaseClient } from '@supabase/supabase-js'
+import { useState } from 'preact/hooks'
 import type { Config } from './config.ts'
 import { Logo } from './icons.tsx'
 import { ThemeSelect } from './theme.tsx'
 
-/** Where people say who they are: with a password, or with a link that is mailed to them. */
+/** Where people say who they are, in the ways that the configuration has: the project must allow them, too. */
 export function SignIn({ config, supabase, notice }: { config: Config, supabase: SupabaseClient, notice?: string }) {
   const [email, setEmail] = useState('')
   const [password, setPassword] = useState('')
   const [isBusy, setBusy] = useState(false)
-  const [trouble, setTrouble] = useState<string>()
-  const troubleId = useId()
+  const [said, setSaid] = useState<{ trouble?: string, news?: string }>({})
+  const { signIn: ways } = config
+  const here = location.origin + location.pathname
 
-  const signIn = async (credentials: { email: string, password: string }) => {
+  /** Does something that may fail, and says how it went. */
+  const attempt = async (doing: Promise<{ error: AuthError | null }>, news?: string) => {
     setBusy(true)
-    setTrouble(undefined)
-    const { error } = await supabase.auth.signInWithPassword(credentials)
+    setSaid({})
+    const { error } = await doing
     setBusy(false)
-    if (error) setTrouble(sentenceFor(error))
+    setSaid(error ? { trouble: sentenceFor(error) } : { news })
   }
+  const withPassword = (credentials: { email: string, password: string }) => attempt(supabase.auth.signInWithPassword(credentials))
+  const withLink = () => attempt(
+    supabase.auth.signInWithOtp({ email, options: { shouldCreateUser: false, emailRedirectTo: here } }),
+    `If there is an account of ${email}, a link is on its way there. It opens the dashboard.`)
+  const withProvider = (provider: string) =>
+    attempt(supabase.auth.signInWithOAuth({ provider: provider as Provider, options: { redirectTo: here } }))
+
   const submit = (event: SubmitEvent) => {
     event.preventDefault()
-    void signIn({ email, password })
+    void (ways.includes('password') ? withPassword({ email, password }) : withLink())
   }
-
+  const providers = ways.filter((way) => way !== 'password' && way !== 'link')
+  const label = ways.includes('password') ? 'Sign in' : 'Mail me a link'
   return (
     <main class="alone sign-in">
       <Logo />
       <h1>Actorscope</h1>
       <p class="lead">Who did what, and for whom. Sign in to see your organizations.</p>
       {notice && <p class="notice" role="status">{notice}</p>}
-      <form onSubmit={submit} aria-describedby={trouble ? troubleId : undefined}>
-        <label class="field wide">
-          <span class="label">Email</span>
-          <input type="email" name="email" autocomplete="username" required value={email} onInput={({ currentTarget }) => setEmail(currentTarget.value)} />
-        </label>
-        <label class="field wide">
-          <span class="label">Password</span>
-          <input type="password" name="password" autocomplete="current-password" required value={password} onInput={({ currentTarget }) => setPassword(currentTarget.value)} />
-        </label>
-        <p class="form-trouble" id={troubleId} role="alert">{trouble}</p>
-        <button type="submit" class="button primary" disabled={isBusy}>{isBusy ? 'Signing in …' : 'Sign in'}</button>
-      </form>
-      {config.demo && <DemoPeople demo={config.demo} isBusy={isBusy} onChoose={(chosen) => void signIn(chosen)} />}
+      {(ways.includes('password') || ways.includes('link')) && (
+        <form onSubmit={submit}>
+          <label class="field wide">
+            <span class="label">Email</span>
+            <input type="email" name="email" autocomplete="username" required value={email} onInput={({ currentTarget }) => setEmail(currentTarget.value)} />
+          </label>
+          {ways.includes('password') && (
+            <label class="field wide">
+              <span class="label">Password</span>
+              <input type="password" name="password" autocomplete="current-password" required value={password} onInput={({ currentTarget }) => setPassword(currentTarget.value)} />
+            </label>
+          )}
+          <button type="submit" class="button primary" disabled={isBusy}>{isBusy ? 'One moment …' : label}</button>
+          {ways.includes('password') && ways.includes('link') && (
+            <button type="button" class="button" disabled={isBusy || !email.includes('@')} onClick={withLink}>Mail me a link instead</button>
+          )}
+        </form>
+      )}
+      {providers.map((provider) => (
+        <button key={provider} type="button" class="button wide" disabled={isBusy} onClick={() => withProvider(provider)}>
+          Go on with {provider.charAt(0).toUpperCase() + provider.slice(1)}
+        </button>
+      ))}
+      <p class="form-trouble" role="alert">{said.trouble}</p>
+      {said.news && <p class="notice" role="status">{said.news}</p>}
+      {config.demo && <DemoPeople demo={config.demo} isBusy={isBusy} onChoose={withPassword} />}
       <footer><ThemeSelect /></footer>
     </main>
   )
@@ -67,8 +90,8 @@ function DemoPeople({ demo: { password, people }, isBusy, onChoose }: DemoProps)
   )
 }
 
-function sentenceFor({ message, status }: { message: string, status?: number }): string {
+function sentenceFor({ message, status }: AuthError): string {
   if (!status || status >= 500) return 'The project does not answer. Check that you are online and that it runs; then try again.'
   if (status === 429) return 'Too many tries. Wait a minute, then try again.'
-  return /invalid login credentials/i.test(message) ? 'The email address and the password do not go together.' : `${message}.`
+  return /invalid login credentials/i.test(message) ? 'The email address and the password do not go together.' : `${message.replace(/\.$/, '')}.`
 }

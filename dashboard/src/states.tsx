@@ -16,13 +16,20 @@ export function Empty({ title, children }: { title: string, children?: Component
 
 /** No events at all: how to send one. */
 export function NoEvents() {
-  const { apps, config, route } = useWorld()
-  const app = route.params.get('app') ?? apps.find(({ owner_org }) => owner_org === route.params.get('org'))?.app_id ?? apps[0]?.app_id
-  const command = `ACTORSCOPE_URL=${config.url} npx actorscope track Hello${app ? ` --app ${app}` : ''}`
+  const { apps, config, route, viewer } = useWorld()
+  const org = route.params.get('org')
+  const app = route.params.get('app') ?? apps.find(({ owner_org }) => !org || owner_org === org)?.app_id
+  const isLocal = ['127.0.0.1', 'localhost'].includes(new URL(config.url).hostname)
+  const settings = [
+    ...config.url === 'http://127.0.0.1:54321' ? [] : [`ACTORSCOPE_URL=${config.url}`],
+    ...isLocal ? [] : [`ACTORSCOPE_PUBLISHABLE_KEY=${config.publishableKey}`],
+    `ACTORSCOPE_EMAIL=${viewer.email}`,
+  ]
+  const about = app ? ` --app ${app}` : org ? ` --org ${org}` : ''
   return (
     <Empty title="No events here yet">
       <p>Nothing was recorded that you may see, for what is chosen above. Choose a longer range or another organization, or send an event:</p>
-      <Copyable text={command} />
+      <Copyable text={`${settings.join(' ')} npx actorscope track Hello${about}`} />
     </Empty>
   )
 }

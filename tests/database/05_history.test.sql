@@ -1,9 +1,10 @@
 -- Chapter 5, old data: user_id was a person or an organization, and the host's own tables say which.
 begin;
-select plan(48);
+select plan(50);
 
 -- The demo world's Acme has an id that is a person's as well.
 insert into auth.users (id, email) values ('a0000000-0000-4000-8000-000000000002', 'evil@evil.test');
+insert into auth.users (id, email, is_sso_user) values (gen_random_uuid(), 'two@acme.test', true), (gen_random_uuid(), 'two@acme.test', true);
 update auth.users set deleted_at = now() where email = 'nik@nowhere.test';
 
 -- Whom the log says that a row of old data belongs to, and the first warning; or why it does not. Empties the log.
@@ -72,6 +73,8 @@ from   (values
   ('{"user_id": "a0000000-0000-4000-8000-0000000000ff", "tags": {"app_id": "com.acme.app"}, "actor_id": "10000000-0000-4000-8000-000000000002"}', 'user_unknown'),
   ('{"user_id": "00000000-0000-0000-0000-000000000000"}', 'user_anonymous'),
   ('{"user_id": "somebody@else.test"}', 'email_unknown'),
+  ('{"user_id": "nik@nowhere.test"}', 'email_unknown'), -- an address may be somebody else's by now
+  ('{"user_id": "two@acme.test"}', 'email_unknown'),
   ('{"user_id": "anonymous"}', 'user_anonymous'),
   ('{"user_id": 42}', 'user_anonymous'),
   ('{"user_id": "-a000000-0000-4000-8000-000000000001"}', 'user_anonymous'),

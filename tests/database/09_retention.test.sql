@@ -1,6 +1,6 @@
 -- Chapter 9: the log's months.
 begin;
-select plan(61);
+select plan(94);
 
 -- The months that have a partition, in order, and what each may hold.
 create function tests.months()
@@ -176,6 +176,61 @@ select tracking.create_sink('archive', 'ndjson');
 select is(
   tests.outcome('service', 'select concat_ws('' '', d.partition, d.dropped, d.events, d.reason) from tracking.drop_partitions(''1 year'') as d'),
   'tracking.events_2025_03 f These sinks are not done with it: archive.', 'a month that a sink is not done with stays, and it says so');
+
+
+-- How long: a row for each channel, and one for all others. Who writes, reads and delivers meanwhile: tests/retention-channels.test.ts.
+
+select is(tests.outcome('service', t.statement), t.verdict, t.promise)
+from   (values
+  ($$ insert into tracking.retention values (' ', '1 day') $$, '23514 new row for relation "retention" violates check constraint "channel_is_not_blank"', 'a channel has a name'),
+  ($$ insert into tracking.retention values ('a', '0') $$, '23514 new row for relation "retention" violates check constraint "events_are_kept_for_a_while"', 'nothing is kept for no time'),
+  ($$ insert into tracking.retention values ('a', '-1 month') $$, '23514 new row for relation "retention" violates check constraint "events_are_kept_for_a_while"', 'or for less'),
+  ($$ select count(*) from tracking.apply_retention(1) $$, '0', 'where nothing is said of it, everything is kept'),
+  ($$ insert into tracking.retention values ('noise', '1 year', false), ('*', '100 years', true) returning 'said' $$, 'said', 'the service role says how long')
+) as t (statement, verdict, promise);
+insert into events (scope_id, occurred_at, event_id, actor_id, event, channel, source)
+select '10000000-0000-4000-8000-000000000001', tracking.event_time(t.id), t.id, '10000000-0000-4000-8000-000000000001', t.event, t.channel, 'service'
+from   (values
+  ('019565a3-fa3b-7000-8000-000000000002'::uuid, 'Noise', 'noise'), ('019565a3-fa3b-7000-8000-000000000003', 'Kept', 'kept')) as t (id, event, channel);
+select is(
+  tests.outcome('service', 'select concat_ws('' '', r.partition, r.channels, r.dropped, r.reason) from tracking.apply_retention(1) as r'),
+  'tracking.events_2025_03 {noise} f These sinks are not done with it: archive.', 'a channel stays that a sink is not done with');
+delete from tracking.sinks;
+update events set txid = '7' where event in ('Noise', 'Kept', 'Of no month'); -- as if an earlier transaction had written them
+create temporary table kept as select to_jsonb(e) as event from events as e where e.event <> 'Noise';
+select is(
+  tests.outcome('service', 'select concat_ws('' '', r.partition, r.channels, r.dropped, r.events) from tracking.apply_retention(1) as r'),
+  'tracking.events_2025_03 {noise} t 1', 'and goes when they are');
+select bag_eq('select to_jsonb(e) from events as e', 'select event from kept', 'the others are as they were');
+select is(obj_description('tracking.events_2025_03'::regclass, 'pg_class'), 'Events of March 2025 (UTC).', 'in a month that is called what it was');
+select is_empty(
+  $$ select from pg_inherits as i where i.inhparent = 'public.events'::regclass
+     and ((select array_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = i.inhrelid and contype = 'c')
+          is distinct from (select array_agg(pg_get_constraintdef(oid) order by conname) from pg_constraint where conrelid = i.inhparent and contype = 'c')
+          or not (select c.relrowsecurity from pg_class as c where c.oid = i.inhrelid)
+          or (select count(*) from pg_index where indrelid = i.inhrelid and indisvalid) <> 3) $$,
+  'and is as closed, and as fast');
+select is(tests.outcome('service', 'select count(*) from tracking.events_2025_03'), '42501 permission denied for table events_2025_03', 'for the service role, too');
+update tracking.retention set keep = '1 year' where channel = '*';
+select is(
+  tests.outcome('service', 'select concat_ws('' '', r.partition, r.channels, r.dropped, r.reason) from tracking.apply_retention(1) as r'),
+  'tracking.events_2025_03 f It was not exported as it is.', 'what is to be exported first stays');
+select is(tests.outcome('service', $$ select tracking.note_export('2025-03-01', 'march.parquet', 2, tracking.current_snapshot()) $$), '', 'until that is noted');
+select is(
+  tests.outcome('service', 'select concat_ws('' '', r.partition, r.channels, r.dropped, r.events) from tracking.apply_retention(1) as r'),
+  'tracking.events_2025_03 t 2', 'a month of which all is over goes as a whole');
+select set_has(
+  'select partition, channels, events from tracking.dropped_partitions',
+  $$ values ('tracking.events_2025_03', '{noise}'::text[], 1::bigint), ('tracking.events_2025_03', null, 2) $$, 'and what went is noted');
+
+select is(tests.outcome(c.caller, 'select count(*) from ' || t.object), '42501 permission denied for ' || t.denied, format('%s cannot ask %s', c.caller, t.object))
+from   (values ('ada@acme.test'), ('as_local_acme_admin'), ('nobody')) as c (caller),
+       (values
+         ('tracking.apply_retention()', 'function apply_retention'), ('tracking.retention', 'table retention'), ('tracking.exports', 'table exports'),
+         ('tracking.note_export(now()::timestamp, ''f'', 1, ''1:1:'')', 'function note_export'), ('tracking.month_channels', 'table month_channels')) as t (object, denied);
+select is(
+  tests.outcome('service', 'select count(*) from tracking.' || t.call), '42501 permission denied for function ' || split_part(t.call, '(', 1), format('nor does the service role ask %s by itself', t.call))
+from   (values ('let_go(null, 1)'), ('take_out(null)'), ('forget_hours(now(), now(), null)')) as t (call);
 
 select * from finish();
 rollback;

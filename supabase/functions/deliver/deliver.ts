@@ -9,6 +9,7 @@ import type { Courier, EnabledSink, Ending, Outcome } from '../../../src/deliver
 import { doJob, findBuilder, jobNames, type JobOutcome } from '../../../src/jobs.ts'
 import { openPool } from '../../../src/pool.ts'
 import { loadSecrets, redact, secretsIn } from '../../../src/secrets.ts'
+import type { SinkContext, SinkSettings } from '../../../src/sink.ts'
 import { openSink } from '../../../src/sinks.ts'
 
 /** What the function is set up with. */
@@ -164,7 +165,7 @@ const batchesAtOnce = 4
 
 async function deliverTo({ name, shards }: EnabledSink, run: Run): Promise<SinkReport> {
   const report: SinkReport = { delivered: 0, undelivered: 0, batches: 0, result: 'idle' }
-  const courier = courierOf(name, run)
+  const courier = courierOf(run)
   const ended = ({ result, delivered, undelivered, error, retryAt }: Outcome) => {
     report.delivered += delivered
     report.undelivered += undelivered
@@ -181,25 +182,30 @@ async function deliverTo({ name, shards }: EnabledSink, run: Run): Promise<SinkR
   return report
 }
 
-function courierOf(sink: string, { sql, worker, settings }: Run): Courier {
-  let secret: ReturnType<typeof loadSecrets> | undefined
+function courierOf(run: Run): Courier {
+  const { sql, worker } = run
+  let context: Promise<SinkContext> | undefined
+  return { sql, worker, open: async (batch) => openSink(batch, await (context ??= contextOf(batch, run))) }
+}
+
+async function contextOf(sink: SinkSettings, { sql, settings }: Run): Promise<SinkContext> {
   return {
-    sql, worker,
-    open: async (batch) => openSink(batch, {
-      secret: await (secret ??= loadSecrets(batch, settings.environment, sql)), fetch, sql,
-      log: (message, fields) => tell(settings, { message, sink, ...fields }),
-    }),
+    secret: await loadSecrets(sink, settings.environment, sql), fetch, sql,
+    log: (message, fields) => tell(settings, { message, sink: sink.sink, ...fields }),
   }
 }
 
-async function doJobs({ sql, worker, ending, settings }: Run): Promise<JobOutcome[]> {
+async function doJobs(run: Run): Promise<JobOutcome[]> {
+  const { sql, worker, ending, settings } = run
   const outcomes: JobOutcome[] = []
   for (const job of jobNames) {
     if (ending.closing.aborted) break
     const log = (message: string, fields?: object) => tell(settings, { message, job, ...fields })
     try {
       const builder = job === 'ask-builder' ? await findBuilder(settings.environment, sql) : undefined
-      const outcome = await doJob(job, { sql, worker, builder, fetch, signal: ending.closing, log })
+      const outcome = await doJob(job, {
+        sql, worker, builder, fetch, signal: ending.closing, log, isBrief: true,
+        contextOf: (sink) => contextOf(sink, run) })
       if (outcome) outcomes.push(outcome)
     } catch (error) {
       outcomes.push({ job, seconds: 0, error: redact(messageOf(error), secretsOf(settings)) })
