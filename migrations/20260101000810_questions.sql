@@ -73,11 +73,12 @@ create function tracking.check_span(message text, argument text, span interval)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if span is null or span <= '0' then
-    perform tracking.refuse_argument(message, format('%s is not more than nothing.', argument), 'Give a span of time such as ''30 minutes'' or ''7 days''.');
+  if span is null or span <= '0' or span > '100 years' then
+    perform tracking.refuse_argument(message, format('%s is not more than nothing and at most 100 years.', argument),
+      'Give a span of time such as ''30 minutes'' or ''7 days''.');
   end if;
 end $$;
-comment on function tracking.check_span is 'Refuses a span of time that is negative, zero or null (22023).';
+comment on function tracking.check_span is 'Refuses a span of time that is negative, zero, null, or longer than a century (22023).';
 
 create function tracking.check_number(argument text, number integer, most integer)
   returns void
@@ -577,24 +578,33 @@ comment on column analytics.path_step.target is 'The event that came next; null 
 comment on column analytics.path_step.actors is 'How many persons'' paths these are.';
 comment on column analytics.path_step.median_seconds is 'From the one to the other; null where nothing came.';
 
--- Where the path that is under way begins, by the places of the events that may begin one: there, unless that is inside
--- a path. An aggregate, to run over the events in their order.
-create function tracking.next_path_start(start bigint, place bigint, depth integer)
-  returns bigint
+-- Where a person's paths begin, by the places of the events that may begin one, in order: at the first, and then at the
+-- first that is not on the path before.
+create function tracking.path_starts(places bigint[], depth integer)
+  returns bigint[]
   language plpgsql immutable parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_starts bigint[] := '{}';
+  v_end    bigint := 0;
+  v_place  bigint;
 begin
-  return case when place <= start + depth then start else place end;
+  foreach v_place in array places loop
+    if v_place > v_end then
+      v_starts := v_starts || v_place;
+      v_end := v_place + depth;
+    end if;
+  end loop;
+  return v_starts;
 end $$;
-comment on function tracking.next_path_start is 'Where a path begins: where the last one did, as long as it lasts; else here.';
-create aggregate tracking.path_start(place bigint, depth integer) (sfunc = tracking.next_path_start, stype = bigint, parallel = safe);
-comment on aggregate tracking.path_start(bigint, integer) is 'Where the path that is under way begins.';
-revoke execute on function tracking.next_path_start, tracking.path_start from public;
-grant execute on function tracking.next_path_start, tracking.path_start to anon, authenticated, service_role, analyst;
+comment on function tracking.path_starts is 'Where a person''s paths begin, by the places of the events that may begin one.';
+revoke execute on function tracking.path_starts from public;
+grant execute on function tracking.path_starts to anon, authenticated, service_role, analyst;
 
 -- Events are numbered in their order, and a gap counts as more places than a path is long. So what is at most so many
--- places after a path's beginning is on it. Events that are further from all that might begin one are not looked at.
+-- places after a path's beginning is on it. (Only what comes soon enough after an event that may begin one is looked at:
+-- before the rest is sorted, it is left out.)
 create function analytics.paths(
   from_event text, depth integer default 3, gap interval default '30 minutes',
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -609,32 +619,41 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with ordered as (
+    with begun as (
+      select e.actor_id, array_agg(e.occurred_at order by e.occurred_at) as times
+      from   (%2$s) as e
+      where  e.actor_id is not null
+      group  by e.actor_id
+    ),
+    ordered as (
       select e.actor_id, e.occurred_at, e.event, row_number() over w as number,
              lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source,
-             count(*) filter (where e.event = %6$L) over w as beginnings
+             coalesce(lead(e.occurred_at) over w - e.occurred_at > %4$L, true) as is_last
       from   (%1$s) as e
-      where  e.actor_id in (select f.actor_id from (%2$s) as f)
-      window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C" rows between %5$s preceding and current row)
+      join   begun as b on b.actor_id = e.actor_id
+      where  e.occurred_at - b.times[width_bucket(e.occurred_at, b.times)] <= %5$s * interval %4$L
+      window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
     placed as (
-      select o.*, o.number + %3$s * count(*) filter (where o.since_source > %4$L) over w as place
+      select o.actor_id, o.event, o.source, o.since_source, o.is_last,
+             o.number + %3$s * count(*) filter (where o.since_source > %4$L) over (
+               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as place
       from   ordered as o
-      where  o.beginnings > 0
-      window w as (partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding)
     ),
-    begun as (
-      select p.*, p.place - tracking.path_start(p.place, %5$s) filter (where p.event = %6$L) over w as step,
-             coalesce(lead(p.place) over w > p.place + 1, true) as is_last
+    starts as (
+      select p.actor_id, tracking.path_starts(array_agg(p.place order by p.place), %5$s) as places
       from   placed as p
-      window w as (partition by p.actor_id order by p.occurred_at, p.event collate "C" rows unbounded preceding)
+      where  p.event = %6$L
+      group  by p.actor_id
     )
-    select s.step::integer, s.source, s.target, count(*), count(distinct b.actor_id), percentile_cont(0.5) within group (order by s.seconds)
-    from   begun as b
+    select s.step::integer, s.source, s.target, count(*), count(distinct p.actor_id), percentile_cont(0.5) within group (order by s.seconds)
+    from   placed as p
+    join   starts as b on b.actor_id = p.actor_id
+    cross  join lateral (select p.place - b.places[width_bucket(p.place, b.places)] as step offset 0) as n
     cross  join lateral (
-      select b.step, b.source, b.event, date_part('epoch', b.since_source) where b.step between 1 and %5$s
+      select n.step, p.source, p.event, date_part('epoch', p.since_source) where n.step between 1 and %5$s
       union  all
-      select b.step + 1, b.event, null, null where b.is_last and b.step < %5$s
+      select n.step + 1, p.event, null, null where p.is_last and n.step < %5$s
     ) as s (step, source, target, seconds)
     group  by 1, 2, 3
     order  by 1, 4 desc, s.source collate "C", s.target collate "C"
@@ -697,8 +716,8 @@ begin
       group  by s.actor_id, s.session
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
-           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) end,
-           case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
+           case when cardinality(s.surfaces) > 1 then array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) else coalesce(s.surfaces, '{}') end,
+           case when cardinality(s.orgs) > 1 then array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) else coalesce(s.orgs, '{}') end
     from   sessions as s
     order  by s.started_at desc, s.actor_id
     $query$,
