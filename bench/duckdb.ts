@@ -1,7 +1,5 @@
-import { createWriteStream } from 'node:fs'
-import { rm, stat } from 'node:fs/promises'
+import { chmod, mkdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { pipeline } from 'node:stream/promises'
 import { DuckDBInstance, type DuckDBConnection } from '@duckdb/node-api'
 import type { Sql } from 'postgres'
 
@@ -31,13 +29,17 @@ export type Duck = {
   close(): void
 }
 
-/** Copies the log and the builds of a database. */
+/** Copies the log and the builds of a database, by way of a folder. */
 export async function openDuck(sql: Sql, folder: string): Promise<Duck> {
   const path = join(folder, `${sql.options.database}.duckdb`)
   const instance = await DuckDBInstance.create(path, { threads: String(threads) })
   const connection = await instance.connect()
   await connection.run('create schema public')
-  for (const [table, columns] of Object.entries(tables)) await copyTable(sql, connection, folder, table, columns)
+  const exchange = join(folder, 'exchange') // where the server may write, too
+  await mkdir(exchange)
+  await chmod(exchange, 0o777)
+  for (const [table, columns] of Object.entries(tables)) await copyTable(sql, connection, exchange, table, columns)
+  await rm(exchange, { recursive: true })
   await connection.run('checkpoint')
   return {
     size: (await stat(path)).size / 2 ** 20,
@@ -57,8 +59,7 @@ async function copyTable(sql: Sql, connection: DuckDBConnection, folder: string,
   const partitions = await sql<{ name: string }[]>`
     select relid::regclass::text as name from pg_partition_tree(${table}::text::regclass) where isleaf order by 1`
   for (const { name } of partitions.length > 0 ? partitions : [{ name: table }]) { // one by one, that no file is large
-    const rows = await sql.unsafe(`copy (select ${names} from ${name}) to stdout with (format csv, header)`).readable()
-    await pipeline(rows, createWriteStream(file))
+    await sql.unsafe(`copy (select ${names} from ${name}) to '${file}' with (format csv, header)`)
     await connection.run(`insert into ${table} select * from read_csv('${file}', header = true, columns = ${literal(columns)})`)
     await rm(file)
   }
