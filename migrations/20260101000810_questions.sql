@@ -34,12 +34,14 @@ create function tracking.check_filters(since timestamptz, until timestamptz, tag
 as $$
 begin
   if since >= until then
-    perform tracking.refuse_argument('invalid_range', 'since is not before until.', 'until is the first moment that does not count any more.');
+    perform tracking.refuse_argument('invalid_range', 'since is not before until.',
+      'until is the first moment that does not count any more.');
   elsif jsonb_typeof(tags) <> 'object' then
     perform tracking.refuse_argument('invalid_tags', 'tags are not an object.', 'Ask for tags as {"platform": "ios"}.');
   end if;
 end $$;
-comment on function tracking.check_filters is 'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
+comment on function tracking.check_filters is
+  'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
 
 create function tracking.check_choice(argument text, choice text, choices text[])
   returns void
@@ -49,11 +51,13 @@ as $$
 begin
   if choice is null or choice <> all (choices) then
     perform tracking.refuse_argument('invalid_' || argument,
-      format('%s is none of %s, but %s.', argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
+      format('%s is none of %s, but %s.',
+        argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
       format('Ask with %s => %L.', argument, choices[1]));
   end if;
 end $$;
-comment on function tracking.check_choice is 'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
+comment on function tracking.check_choice is
+  'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
 
 create function tracking.check_event(argument text, event text)
   returns void
@@ -73,11 +77,13 @@ create function tracking.check_span(message text, argument text, span interval)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if span is null or span <= '0' then
-    perform tracking.refuse_argument(message, format('%s is not more than nothing.', argument), 'Give a span of time such as ''30 minutes'' or ''7 days''.');
+  if span is null or span <= '0' or span > '100 years' then
+    perform tracking.refuse_argument(message, format('%s is not more than nothing and at most 100 years.', argument),
+      'Give a span of time such as ''30 minutes'' or ''7 days''.');
   end if;
 end $$;
-comment on function tracking.check_span is 'Refuses a span of time that is negative, zero or null (22023).';
+comment on function tracking.check_span is
+  'Refuses a span of time that is negative, zero, null, or longer than a century (22023).';
 
 create function tracking.check_number(argument text, number integer, most integer)
   returns void
@@ -86,27 +92,35 @@ create function tracking.check_number(argument text, number integer, most intege
 as $$
 begin
   if number is null or number not between 1 and most then
-    perform tracking.refuse_argument('invalid_' || argument, format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
+    perform tracking.refuse_argument('invalid_' || argument,
+      format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
   end if;
 end $$;
 comment on function tracking.check_number is 'Refuses a number that is not from 1 to a most. Errors: invalid_<argument> (22023).';
 
-revoke execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+revoke execute on function
+  tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span,
+  tracking.check_number
   from public;
-grant execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+grant execute on function
+  tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span,
+  tracking.check_number
   to anon, authenticated, service_role, analyst;
 
 
 -- How far people get --------------------------------------------------------------------------------
 
 create type analytics.funnel_step as (
-  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric, median_seconds double precision);
+  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric,
+  median_seconds double precision);
 comment on type analytics.funnel_step is 'How many got as far as a step of a funnel.';
 comment on column analytics.funnel_step.breakdown is 'The tag''s value; null where the event had none, or no tag was asked for.';
 comment on column analytics.funnel_step.step is 'From 1 on.';
 comment on column analytics.funnel_step.subjects is 'How many persons, or organizations, came at least so far.';
-comment on column analytics.funnel_step.conversion is 'Which part of those of the first step, from 0 to 1; null where there were none.';
-comment on column analytics.funnel_step.step_conversion is 'Which part of those of the step before, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.conversion is
+  'Which part of those of the first step, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.step_conversion is
+  'Which part of those of the step before, from 0 to 1; null where there were none.';
 comment on column analytics.funnel_step.median_seconds is 'From the step before; null for the first.';
 
 create function tracking.check_steps(steps text[])
@@ -154,15 +168,18 @@ declare
 begin
   for n in 1 .. cardinality(steps) loop
     if array_position(steps, steps[n]) = n then
-      v_times := v_times || format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
+      v_times := v_times || format(
+        'array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
     end if;
     continue when n = 1;
-    v_attempt := format('select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
+    v_attempt := format(
+      'select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
       array_position(steps, steps[n]), n - 1, n, v_attempt);
     v_reached := v_reached || format('nullif(a.at_%s - a.at_1 <= %L, false)', n, within);
     v_counts := v_counts || format('count(*) filter (where b.reached >= %s)', n);
     v_seconds := v_seconds || format(
-      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) filter (where b.reached >= %1$s)', n, n - 1);
+      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) '
+      'filter (where b.reached >= %1$s)', n, n - 1);
   end loop;
   return format(
     $query$
@@ -197,7 +214,8 @@ begin
     $query$,
     v_subject, array_to_string(v_times, ', '), tracking.events_query(org, app, since, until, tags, steps), steps[1],
     array_to_string(v_reached, ', '), v_attempt,
-    case when breakdown is null then 'null::text' else 'v.value' end, array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
+    case when breakdown is null then 'null::text' else 'v.value' end,
+    array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
     case when breakdown is not null then format(
       $query$
       left   join (
@@ -215,7 +233,8 @@ grant execute on function tracking.funnel_query to anon, authenticated, service_
 
 create function analytics.funnel(
   steps text[], within interval default '7 days', by text default 'actor', breakdown text default null,
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null,
+  tags jsonb default '{}')
   returns setof analytics.funnel_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -225,7 +244,8 @@ begin
   perform tracking.check_span('invalid_window', 'within', within);
   perform tracking.check_choice('by', by, '{actor,org}');
   perform tracking.check_filters(since, until, tags);
-  return query execute tracking.funnel_query(array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
+  return query execute tracking.funnel_query(
+    array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
 end $$;
 comment on function analytics.funnel is
   'How many persons (by => ''org'': organizations) got through events, one strictly after the other, all within a span of time. '
@@ -391,7 +411,8 @@ comment on function analytics.active is
 
 -- What they do next ---------------------------------------------------------------------------------
 
-create type analytics.path_step as (step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
+create type analytics.path_step as (
+  step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
 comment on type analytics.path_step is 'How many paths went from one event to the next one.';
 comment on column analytics.path_step.step is '1 leads away from the event that paths begin with.';
 comment on column analytics.path_step.source is 'The event that they were at.';
@@ -399,27 +420,37 @@ comment on column analytics.path_step.target is 'The event that came next; null 
 comment on column analytics.path_step.actors is 'How many persons'' paths these are.';
 comment on column analytics.path_step.median_seconds is 'From the one to the other; null where nothing came.';
 
--- Where the path that is under way begins, by the places of the events that may begin one: there, unless that is inside
--- a path. An aggregate, to run over the events in their order.
-create function tracking.next_path_start(start bigint, place bigint, depth integer)
-  returns bigint
+-- Where a person's paths begin, by the places of the events that may begin one, in order: at the first, and then at the
+-- first that is not on the path before.
+create function tracking.path_starts(places bigint[], depth integer)
+  returns bigint[]
   language plpgsql immutable parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_starts bigint[] := '{}';
+  v_end    bigint := 0;
+  v_place  bigint;
 begin
-  return case when place <= start + depth then start else place end;
+  foreach v_place in array places loop
+    if v_place > v_end then
+      v_starts := v_starts || v_place;
+      v_end := v_place + depth;
+    end if;
+  end loop;
+  return v_starts;
 end $$;
-comment on function tracking.next_path_start is 'Where a path begins: where the last one did, as long as it lasts; else here.';
-create aggregate tracking.path_start(place bigint, depth integer) (sfunc = tracking.next_path_start, stype = bigint);
-comment on aggregate tracking.path_start(bigint, integer) is 'Where the path that is under way begins.';
-revoke execute on function tracking.next_path_start, tracking.path_start from public;
-grant execute on function tracking.next_path_start, tracking.path_start to anon, authenticated, service_role, analyst;
+comment on function tracking.path_starts is 'Where a person''s paths begin, by the places of the events that may begin one.';
+revoke execute on function tracking.path_starts from public;
+grant execute on function tracking.path_starts to anon, authenticated, service_role, analyst;
 
 -- Events are numbered in their order, and a gap counts as more places than a path is long. So what is at most so many
--- places after a path's beginning is on it.
+-- places after a path's beginning is on it. (Only what comes soon enough after an event that may begin one is looked at:
+-- before the rest is sorted, it is left out.)
 create function analytics.paths(
   from_event text, depth integer default 3, gap interval default '30 minutes',
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null,
+  tags jsonb default '{}')
   returns setof analytics.path_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -431,30 +462,42 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with ordered as (
+    with begun as (
+      select e.actor_id, array_agg(e.occurred_at order by e.occurred_at) as times
+      from   (%2$s) as e
+      where  e.actor_id is not null
+      group  by e.actor_id
+    ),
+    ordered as (
       select e.actor_id, e.occurred_at, e.event, row_number() over w as number,
-             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source
+             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source,
+             coalesce(lead(e.occurred_at) over w - e.occurred_at > %4$L, true) as is_last
       from   (%1$s) as e
-      where  e.actor_id in (select f.actor_id from (%2$s) as f)
+      join   begun as b on b.actor_id = e.actor_id
+      where  e.occurred_at - b.times[width_bucket(e.occurred_at, b.times)] <= %5$s * interval %4$L
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
     placed as (
-      select o.*, o.number + %3$s * count(*) filter (where o.since_source > %4$L) over w as place
+      select o.actor_id, o.event, o.source, o.since_source, o.is_last,
+             o.number + %3$s * count(*) filter (where o.since_source > %4$L) over (
+               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as place
       from   ordered as o
-      window w as (partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding)
     ),
-    begun as (
-      select p.*, p.place - tracking.path_start(p.place, %5$s) filter (where p.event = %6$L) over w as step,
-             coalesce(lead(p.place) over w > p.place + 1, true) as is_last
+    starts as (
+      select p.actor_id, tracking.path_starts(array_agg(p.place order by p.place), %5$s) as places
       from   placed as p
-      window w as (partition by p.actor_id order by p.occurred_at, p.event collate "C" rows unbounded preceding)
+      where  p.event = %6$L
+      group  by p.actor_id
     )
-    select s.step::integer, s.source, s.target, count(*), count(distinct b.actor_id), percentile_cont(0.5) within group (order by s.seconds)
-    from   begun as b
+    select s.step::integer, s.source, s.target, count(*), count(distinct p.actor_id),
+           percentile_cont(0.5) within group (order by s.seconds)
+    from   placed as p
+    join   starts as b on b.actor_id = p.actor_id
+    cross  join lateral (select p.place - b.places[width_bucket(p.place, b.places)] as step offset 0) as n
     cross  join lateral (
-      select b.step, b.source, b.event, date_part('epoch', b.since_source) where b.step between 1 and %5$s
+      select n.step, p.source, p.event, date_part('epoch', p.since_source) where n.step between 1 and %5$s
       union  all
-      select b.step + 1, b.event, null, null where b.is_last and b.step < %5$s
+      select n.step + 1, p.event, null, null where p.is_last and n.step < %5$s
     ) as s (step, source, target, seconds)
     group  by 1, 2, 3
     order  by 1, 4 desc, s.source collate "C", s.target collate "C"
@@ -463,8 +506,8 @@ begin
     depth + 1, gap, depth, from_event);
 end $$;
 comment on function analytics.paths is
-  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s next event comes within a gap, '
-  'for a number of steps. Events of the same moment are in the order of their names. '
+  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s '
+  'next event comes within a gap, for a number of steps. Events of the same moment are in the order of their names. '
   'Errors: invalid_event, invalid_depth, invalid_gap, invalid_range, invalid_tags (22023).';
 
 create type analytics.session as (
@@ -509,8 +552,8 @@ begin
       group  by s.actor_id, s.started_at
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
-           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) end,
-           case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
+           case when cardinality(s.surfaces) > 1 then array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) else coalesce(s.surfaces, '{}') end,
+           case when cardinality(s.orgs) > 1 then array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) else coalesce(s.orgs, '{}') end
     from   sessions as s
     order  by s.started_at desc, s.actor_id
     $query$,
