@@ -43,7 +43,7 @@ async function drainSinks(databaseUrl: string, url: string, sinks: number): Prom
   await Promise.all(Array.from({ length: sinks }, async (_, n) => {
     const name = `sink_${n + 1}`
     const send: Sink['send'] = async (events) => { await post(`${url}/${name}`, toList(events)); return [] }
-    await drain({ sql, worker: 'bench', batchSize: batchSize * Number(process.env.LEASES ?? 1), open: () => ({ maxBatch: batchSize, send }) }, name, ending)
+    await drain({ sql, worker: 'bench', batchSize, open: () => ({ maxBatch: batchSize, send }) }, name, ending)
   }))
 }
 

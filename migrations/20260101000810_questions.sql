@@ -280,6 +280,148 @@ comment on column analytics.retention_period.period is '0 is the cohort''s own p
 comment on column analytics.retention_period.subjects is 'How many of them did the return event in that period.';
 comment on column analytics.retention_period.share is 'Which part of them that is, from 0 to 1.';
 
+-- Of each cohort: how many begin in a period, and how many return in it, as a query.
+create function tracking.retention_query(
+  first_event text, return_event text, period text, by text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
+      from   (%3$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2, 3
+    ),
+    told as (
+      select s.event, s.period, s.last_at,
+             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
+      from   seen as s
+      window w as (partition by s.subject)
+    )
+    select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
+           count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
+    from   told as t
+    where  t.cohort is not null
+    group  by 1, 2
+    $query$,
+    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
+    first_event, return_event);
+end $$;
+comment on function tracking.retention_query is 'The query that answers analytics.retention, from hours.';
+
+-- The same, by sets. Who begins and returns on one day, and not later in the period, is asked for the times of that day:
+-- only they tell whether the return came after the beginning.
+create function tracking.retention_sets_query(
+  circle uuid, first_event text, return_event text, period text, periods integer, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return case when circle is not null then format(
+    $query$
+    with days as materialized (
+      select (%1$s)::date as period, d.day, d.page, coalesce(bit_or(d.members) filter (where d.event = %2$L), 0::bit(4096)) as begun,
+             coalesce(bit_or(d.members) filter (where d.event = %3$L), 0::bit(4096)) as returned
+      from   (%4$s) as d
+      group  by 1, 2, 3
+    ),
+    told as materialized (
+      select d.period, d.day, d.page, d.returned,
+             d.begun & ~coalesce(bit_or(d.begun) over (partition by d.page order by d.day rows between unbounded preceding and 1 preceding), 0::bit(4096)) as begun,
+             coalesce(bit_or(d.returned) over (
+               partition by d.page, d.period order by d.day desc rows between unbounded preceding and 1 preceding), 0::bit(4096)) as returned_later
+      from   days as d
+    ),
+    sets as materialized (
+      select t.period, t.page, bit_or(t.begun) as begun, bit_or(t.returned) as returned, sum(bit_count(t.begun))::bigint as size,
+             sum(bit_count(t.begun & case when %2$L = %3$L then t.begun else t.returned_later end))::bigint as returned_at_once
+      from   told as t
+      group  by 1, 2
+    ),
+    unsure as materialized (%5$s)
+    select s.period as cohort, s.period, sum(s.size)::bigint as begun,
+           (sum(s.returned_at_once) + (select count(*) from unsure as u where u.period = s.period and u.has_returned))::bigint as returned
+    from   sets as s
+    group  by s.period
+    union  all
+    select s.period, r.period, 0, sum(bit_count(s.begun & r.returned))::bigint
+    from   sets as s
+    join   sets as r on r.page = s.page and r.period > s.period and r.period < s.period + %6$s * interval %7$L
+    group  by 1, 2
+    $query$,
+    tracking.period_expression('d.at', period), first_event, return_event,
+    tracking.days_query(circle, since, until, array[first_event, return_event]),
+    tracking.unsure_query(circle, first_event, return_event, org, since, until), periods, '1 ' || period) end;
+end $$;
+comment on function tracking.retention_sets_query is 'The query that answers analytics.retention, from days; null where there is no circle.';
+
+-- Who began and returned on one day, and not later in the period: in which, and whether the return came last.
+create function tracking.unsure_query(
+  circle uuid, first_event text, return_event text, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+declare
+  v_loose constant text := tracking.loose_query(
+    circle, since, until, array[first_event, return_event], tracking.cut_days(array[since, until]));
+begin
+  return format(
+    $query$
+      with loose as materialized (%1$s),
+      shared as materialized (
+        select t.period, t.day, t.page, t.begun & t.returned & ~t.returned_later as members from told as t where %2$L <> %3$L
+      ),
+      chunks as materialized (
+        select s.period, s.day, s.page, c.place, substring(s.members from c.place + 1 for 64) as members
+        from   shared as s
+        cross  join generate_series(0, 4095, 64) as c (place)
+        where  bit_count(s.members) > 0
+      ),
+      asked as (
+        select c.period, c.day, m.member
+        from   chunks as c
+        cross  join generate_series(0, 63) as p (place)
+        join   (
+          select o.number, o.member from tracking.members as o where o.circle = %4$L
+          union  all
+          select distinct l.number, l.member from loose as l where l.number < 0
+        ) as m on m.number = (c.page << 12) + c.place + p.place
+        where  bit_count(c.members) > 0
+        and    get_bit(c.members, p.place) = 1
+      )
+      select a.period, (
+        select max(x.occurred_at) filter (where x.event = %3$L) >= min(x.occurred_at) filter (where x.event = %2$L)
+        from   (
+          select k.event, unnest(h.times) as occurred_at
+          from   tracking.activity as h
+          join   tracking.kinds as k on k.kind_id = h.kind_id
+          where  %5$s and k.event in (%2$L, %3$L)
+          and    h.hour >= a.day::timestamp at time zone 'UTC' and h.hour < (a.day + 1)::timestamp at time zone 'UTC'
+          union  all
+          select l.event, l.occurred_at from loose as l where l.member = a.member and l.day = a.day
+        ) as x
+        where  %6$s
+      ) as has_returned
+      from   asked as a$query$,
+    v_loose, first_event, return_event, circle,
+    case
+      when circle = tracking.all_orgs() then 'k.scope_id = a.member and k.org_id = a.member'
+      else 'h.actor_id = a.member and ' || tracking.filters('k', org, null, null)
+    end,
+    tracking.time_filter('x.occurred_at', since, until));
+end $$;
+comment on function tracking.unsure_query is 'A subquery of who began and returned on one day only, for analytics.retention.';
+revoke execute on function tracking.retention_query, tracking.retention_sets_query, tracking.unsure_query from public;
+grant execute on function tracking.retention_query, tracking.retention_sets_query, tracking.unsure_query to anon, authenticated, service_role, analyst;
+
 create function analytics.retention(
   first_event text, return_event text default null, period text default 'week', by text default 'actor', periods integer default 12,
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -298,38 +440,22 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
-      from   (%3$s) as h
-      where  h.%1$I is not null
-      group  by 1, 2, 3
-    ),
-    told as (
-      select s.event, s.period, s.last_at,
-             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
-      from   seen as s
-      window w as (partition by s.subject)
-    ),
-    counted as (
-      select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
-             count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
-      from   told as t
-      where  t.cohort is not null
-      group  by 1, 2
-    ),
+    with counted as (%1$s),
     cohorts as (
-      select c.cohort, c.begun as size from counted as c where c.period = c.cohort
+      select c.cohort, sum(c.begun)::bigint as size from counted as c where c.begun > 0 group by c.cohort
     )
     select c.cohort, c.size, n.period, coalesce(r.returned, 0), round(coalesce(r.returned, 0)::numeric / c.size, 4)
     from   cohorts as c
-    cross  join generate_series(0, %6$s - 1) as n (period)
-    cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
+    cross  join generate_series(0, %2$s - 1) as n (period)
+    cross  join lateral (select (c.cohort + n.period * interval %3$L)::date) as p (first_day)
     left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
-    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L::timestamptz, true)
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %4$L::timestamptz, true)
     order  by c.cohort, n.period
     $query$,
-    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
-    first_event, return_event, periods, '1 ' || period, until);
+    coalesce(
+      tracking.retention_sets_query(tracking.circle_of(by, org, app, tags), first_event, return_event, period, periods, org, since, until),
+      tracking.retention_query(first_event, return_event, period, by, org, app, since, until, tags)),
+    periods, '1 ' || period, until);
 end $$;
 comment on function analytics.retention is
   'Which part of those who did one event for the first time in a day, week or month did another one, or the same, in the periods after that. '
@@ -362,6 +488,71 @@ comment on column analytics.active_period.new is 'Of these, who had never been s
 comment on column analytics.active_period."returning" is 'Of these, who had been there in the period before as well.';
 comment on column analytics.active_period.resurrected is 'Of these, who had been seen before, but not in the period before.';
 
+-- How many were active in each period, as a query: of each subject it has the periods in order.
+create function tracking.active_query(
+  by text, period text, event text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, %2$s as period, %3$s as counts
+      from   (%4$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
+    )
+    select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
+           count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
+    from   told as t
+    where  t.counts
+    group  by t.period
+    $query$,
+    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
+    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period);
+end $$;
+comment on function tracking.active_query is 'The query that answers analytics.active, from hours.';
+
+-- The same, by sets: those of the period, of the one before, and of all before.
+create function tracking.active_sets_query(circle uuid, period text, event text, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return case when circle is not null then format(
+    $query$
+    with sets as (
+      select %1$s as period, d.page, bit_or(d.members) as members, bit_or(d.members) filter (where %2$s) as counting
+      from   (%3$s) as d
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counting, coalesce(bit_or(s.members) over (w rows between unbounded preceding and 1 preceding), 0::bit(4096)) as before,
+             case when lag(s.period) over w = s.period - interval %4$L then lag(s.members) over w else 0::bit(4096) end as last
+      from   sets as s
+      window w as (partition by s.page order by s.period)
+    )
+    select t.period, sum(bit_count(t.counting))::bigint as active, sum(bit_count(t.counting & ~t.before))::bigint as new,
+           sum(bit_count(t.counting & t.last))::bigint as "returning"
+    from   told as t
+    group  by t.period
+    having sum(bit_count(t.counting)) > 0
+    $query$,
+    tracking.period_expression('d.at', period), tracking.time_filter('d.at', since, null),
+    tracking.days_query(circle, null, until, case when event is not null then array[event] end, amid => since), '1 ' || period) end;
+end $$;
+comment on function tracking.active_sets_query is 'The query that answers analytics.active, from days; null where there is no circle.';
+revoke execute on function tracking.active_query, tracking.active_sets_query from public;
+grant execute on function tracking.active_query, tracking.active_sets_query to anon, authenticated, service_role, analyst;
+
 create function analytics.active(
   by text default 'actor', period text default 'day', event text default null,
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -379,29 +570,16 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select h.%1$I as subject, %2$s as period, %3$s as counts
-      from   (%4$s) as h
-      where  h.%1$I is not null
-      group  by 1, 2
-    ),
-    told as (
-      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
-    ),
-    counted as (
-      select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
-             count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
-      from   told as t
-      where  t.counts
-      group  by t.period
-    )
+    with counted as (%1$s)
     select p.period::date, coalesce(c.active, 0), coalesce(c.new, 0), coalesce(c."returning", 0), coalesce(c.active - c.new - c."returning", 0)
-    from   (%6$s) as p
+    from   (%2$s) as p
     left   join counted as c using (period)
     order  by 1
     $query$,
-    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
-    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period, tracking.periods_query(period, since, until, 'counted'));
+    coalesce(
+      tracking.active_sets_query(tracking.circle_of(by, org, app, tags), period, event, since, until),
+      tracking.active_query(by, period, event, org, app, since, until, tags)),
+    tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.active is
   'How many persons (by => ''org'': organizations) did something in each day, week or month, and how many of them were new, returning or resurrected: '
@@ -518,6 +696,8 @@ comment on column analytics.session.seconds is 'From its first event to its last
 comment on column analytics.session.surfaces is 'Where its events happened.';
 comment on column analytics.session.orgs is 'The organizations that they were for.';
 
+-- Of a session, the events matter with which it begins and ends, and those that happen elsewhere than the one before;
+-- the others are counted by their numbers.
 create function analytics.sessions(
   gap interval default '30 minutes',
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -531,25 +711,31 @@ begin
   return query execute format(
     $query$
     with ordered as (
-      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
+      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, row_number() over w as number,
+             lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
              coalesce(e.occurred_at - lag(e.occurred_at) over w > %2$L, true) as is_first,
              coalesce(lead(e.occurred_at) over w - e.occurred_at > %2$L, true) as is_last
       from   (%1$s) as e
       where  e.actor_id is not null
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
-    seated as (
-      select o.*, max(o.occurred_at) filter (where o.is_first) over (
-               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as started_at
+    told as (
+      select o.*, o.surface is not null and (o.is_first or o.surface is distinct from o.last_surface) as tells_surface,
+             o.org_id is not null and (o.is_first or o.org_id is distinct from o.last_org_id) as tells_org
       from   ordered as o
     ),
+    seated as (
+      select t.*, max(t.number) filter (where t.is_first) over (
+               partition by t.actor_id order by t.occurred_at, t.event collate "C" rows unbounded preceding) as session
+      from   told as t
+      where  t.is_first or t.is_last or t.tells_surface or t.tells_org
+    ),
     sessions as (
-      select s.actor_id, s.started_at, max(s.occurred_at) as ended_at, count(*) as events,
+      select s.actor_id, min(s.occurred_at) as started_at, max(s.occurred_at) as ended_at, max(s.number) - s.session + 1 as events,
              min(s.event) filter (where s.is_first) as first_event, min(s.event) filter (where s.is_last) as last_event,
-             array_agg(s.surface) filter (where s.surface is not null and (s.is_first or s.surface is distinct from s.last_surface)) as surfaces,
-             array_agg(s.org_id) filter (where s.org_id is not null and (s.is_first or s.org_id is distinct from s.last_org_id)) as orgs
+             array_agg(s.surface) filter (where s.tells_surface) as surfaces, array_agg(s.org_id) filter (where s.tells_org) as orgs
       from   seated as s
-      group  by s.actor_id, s.started_at
+      group  by s.actor_id, s.session
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
            case when cardinality(s.surfaces) > 1 then array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) else coalesce(s.surfaces, '{}') end,
@@ -599,7 +785,8 @@ begin
   return query execute format(
     $query$
     with builds as (
-      select b.*, b.result in ('failure', 'timeout') as has_failed,
+      select b.build_id, b.org_id, b.app_id, b.platform, b.build_mode, b.actor_id, b.result, b.failure_category, b.finished_at,
+             b.run_seconds, b.queue_seconds, b.result in ('failure', 'timeout') as has_failed,
              lead(b.result) over w = 'success' and lead(b.requested_at) over w <= b.finished_at + interval '1 hour' as went_green_at_once
       from   analytics.builds as b
       where  %1$s
@@ -626,17 +813,21 @@ begin
       ) as c
       group  by 1, 2
     )
-    select t.period, t.by_value, count(*), count(*) filter (where t.result = 'success'), count(*) filter (where t.has_failed),
-           round(count(*) filter (where t.result = 'success') / nullif(count(*) filter (where t.result = 'success' or t.has_failed), 0)::numeric, 4),
-           percentile_cont(0.5) within group (order by t.run_seconds), percentile_cont(0.95) within group (order by t.run_seconds),
-           percentile_cont(0.5) within group (order by t.queue_seconds), percentile_cont(0.95) within group (order by t.queue_seconds),
-           coalesce((select c.failure_categories from categories as c where c.period = t.period and c.by_value is not distinct from t.by_value), '{}'),
-           percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success'),
-           round(count(*) filter (where t.has_failed and t.went_green_at_once) / nullif(count(*) filter (where t.has_failed), 0)::numeric, 4)
-    from   told as t
-    where  %4$s
-    group  by t.period, t.by_value
-    order  by t.period, t.by_value collate "C"
+    select s.period, s.by_value, s.builds, s.succeeded, s.failed, round(s.succeeded / nullif(s.succeeded + s.failed, 0)::numeric, 4),
+           s.run_seconds[1], s.run_seconds[2], s.queue_seconds[1], s.queue_seconds[2], coalesce(c.failure_categories, '{}'),
+           s.seconds_to_green, round(s.green_at_once / nullif(s.failed, 0)::numeric, 4)
+    from   (
+      select t.period, t.by_value, count(*) as builds, count(*) filter (where t.result = 'success') as succeeded,
+             count(*) filter (where t.has_failed) as failed, count(*) filter (where t.has_failed and t.went_green_at_once) as green_at_once,
+             percentile_cont('{0.5, 0.95}'::double precision[]) within group (order by t.run_seconds) as run_seconds,
+             percentile_cont('{0.5, 0.95}'::double precision[]) within group (order by t.queue_seconds) as queue_seconds,
+             percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success') as seconds_to_green
+      from   told as t
+      where  %4$s
+      group  by t.period, t.by_value
+    ) as s
+    left   join categories as c on c.period = s.period and c.by_value is not distinct from s.by_value
+    order  by s.period, s.by_value collate "C"
     $query$,
     concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
     tracking.period_expression('e.finished_at', period),
@@ -669,7 +860,71 @@ comment on column analytics.surface_set.actors_at_least is 'Persons seen on all 
 comment on column analytics.surface_set.orgs is 'Organizations seen on exactly these: it had events there, whoever''s.';
 comment on column analytics.surface_set.orgs_at_least is 'Organizations seen on all of these, and perhaps on others.';
 
--- A set of surfaces is a number: a bit for each.
+-- How many persons and orgs were seen on exactly which surfaces, as a query. A set of surfaces is a number: a bit for
+-- each of those that are known.
+create function tracking.surfaces_query(org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs
+    from   (
+      select h.actor_id, h.org_id, bit_or(k.bit) as bits
+      from   (%s) as h
+      join   known as k on k.surface = h.surface
+      group  by grouping sets ((h.actor_id), (h.org_id))
+    ) as s
+    group  by s.bits
+    $query$, tracking.hours_query(org, app, since, until, tags));
+end $$;
+comment on function tracking.surfaces_query is 'The query that answers analytics.surfaces, from hours.';
+
+-- The same, by sets of people: who was seen on some surfaces and on no other.
+create function tracking.surfaces_sets_query(circle uuid, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_actors constant text := tracking.days_query(circle, since, until, by_event => true);
+  v_orgs   constant text := case
+    when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_event => true)
+    else format('select d.surface, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
+  end;
+begin
+  return case when circle is not null then format(
+    $query$
+    with sets as materialized (
+      select true as is_org, k.bit, d.page, bit_or(d.members) as members
+      from   (%2$s) as d
+      join   known as k on k.surface = d.surface
+      group  by 2, 3
+      union  all
+      select false, k.bit, d.page, bit_or(d.members)
+      from   (%1$s) as d
+      join   known as k on k.surface = d.surface
+      group  by 2, 3
+    ),
+    exact as (
+      select n.bits, p.is_org, bit_count(bit_and(case when n.bits & k.bit > 0 then coalesce(s.members, 0::bit(4096)) else ~coalesce(s.members, 0::bit(4096)) end)) as subjects
+      from   (select distinct is_org, page from sets) as p
+      cross  join generate_series(1, (select sum(k.bit)::integer from known as k)) as n (bits)
+      cross  join known as k
+      left   join sets as s on s.is_org = p.is_org and s.page = p.page and s.bit = k.bit
+      group  by n.bits, p.is_org, p.page
+    )
+    select e.bits, sum(e.subjects) filter (where not e.is_org) as actors, sum(e.subjects) filter (where e.is_org) as orgs
+    from   exact as e
+    group  by e.bits
+    $query$, v_actors, v_orgs) end;
+end $$;
+comment on function tracking.surfaces_sets_query is 'The query that answers analytics.surfaces, from days; null where there is no circle.';
+revoke execute on function tracking.surfaces_query, tracking.surfaces_sets_query from public;
+grant execute on function tracking.surfaces_query, tracking.surfaces_sets_query to anon, authenticated, service_role, analyst;
+
 create function analytics.surfaces(
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
   returns setof analytics.surface_set
@@ -689,15 +944,7 @@ begin
     with known as (
       select s.surface, 1 << (s.number::integer - 1) as bit from unnest(%1$L::text[]) with ordinality as s (surface, number)
     ),
-    seen as (
-      select h.actor_id, h.org_id, bit_or(k.bit) as bits
-      from   (%2$s) as h
-      join   known as k on k.surface = h.surface
-      group  by grouping sets ((h.actor_id), (h.org_id))
-    ),
-    counted as (
-      select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs from seen as s group by s.bits
-    )
+    counted as (%2$s)
     select array(select k.surface from known as k where k.bit & n.bits > 0),
            coalesce(sum(c.actors) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.actors), 0)::bigint,
            coalesce(sum(c.orgs) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.orgs), 0)::bigint
@@ -706,7 +953,11 @@ begin
     group  by n.bits
     order  by cardinality(array(select k.surface from known as k where k.bit & n.bits > 0)), 1
     $query$,
-    v_surfaces, tracking.hours_query(org, app, since, until, tags), (1 << cardinality(v_surfaces)) - 1);
+    v_surfaces,
+    coalesce(
+      tracking.surfaces_sets_query(tracking.circle_of('actor', org, app, tags), org, since, until),
+      tracking.surfaces_query(org, app, since, until, tags)),
+    (1 << cardinality(v_surfaces)) - 1);
 end $$;
 comment on function analytics.surfaces is
   'How many persons and organizations were seen on each combination of the surfaces that there are: the dashboard, the CLI, the builder. '
@@ -720,6 +971,64 @@ comment on type analytics.activity_period is 'How much happened in a period.';
 comment on column analytics.activity_period.period is 'When it begins.';
 comment on column analytics.activity_period.actors is 'How many persons did something.';
 comment on column analytics.activity_period.orgs is 'For how many organizations something was done.';
+
+-- How much happened in each period, as a query.
+create function tracking.activity_query(
+  period text, event text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
+      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
+      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
+    )
+    select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
+    from   seen as s
+    group  by s.period
+    $query$,
+    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end));
+end $$;
+comment on function tracking.activity_query is 'The query that answers analytics.activity, from hours.';
+
+-- The same, by sets.
+create function tracking.activity_sets_query(circle uuid, period text, event text, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_events constant text[] := case when event is not null then array[event] end;
+  v_period constant text := tracking.period_expression('d.at', period);
+begin
+  return case when circle is not null and period <> 'hour' then format(
+    $query$
+    select s.period, sum(s.events)::bigint as events, sum(s.actors)::bigint as actors, %1$s as orgs
+    from   (
+      select %2$s as period, d.page, sum(d.events) as events, bit_count(bit_or(d.members)) as actors
+      from   (%3$s) as d
+      group  by 1, 2
+    ) as s%4$s
+    group  by s.period
+    $query$,
+    case when org is null then 'max(coalesce(o.orgs, 0))' else '1::bigint' end,
+    v_period, tracking.days_query(circle, since, until, v_events),
+    case when org is null then format(
+      $query$
+    left   join (
+      select o.period, sum(o.orgs)::bigint as orgs
+      from   (select %1$s as period, d.page, bit_count(bit_or(d.members)) as orgs from (%2$s) as d group by 1, 2) as o
+      group  by o.period
+    ) as o on o.period = s.period$query$,
+      v_period, tracking.days_query(tracking.all_orgs(), since, until, v_events)) end) end;
+end $$;
+comment on function tracking.activity_sets_query is 'The query that answers analytics.activity, from days; null where there is no circle.';
+revoke execute on function tracking.activity_query, tracking.activity_sets_query from public;
+grant execute on function tracking.activity_query, tracking.activity_sets_query to anon, authenticated, service_role, analyst;
 
 create function analytics.activity(
   period text default 'day', event text default null,
@@ -737,22 +1046,15 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
-      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
-      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
-    ),
-    counted as (
-      select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
-      from   seen as s
-      group  by s.period
-    )
+    with counted as (%1$s)
     select p.period, coalesce(c.events, 0), coalesce(c.actors, 0), coalesce(c.orgs, 0)
-    from   (%3$s) as p
+    from   (%2$s) as p
     left   join counted as c using (period)
     order  by 1
     $query$,
-    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
+    coalesce(
+      tracking.activity_sets_query(tracking.circle_of('actor', org, app, tags), period, event, org, since, until),
+      tracking.activity_query(period, event, org, app, since, until, tags)),
     tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.activity is
