@@ -410,6 +410,7 @@ begin
       from   (
         select s.n, s.payload, s.stated,
                case
+                 when substr(s.payload ->> 'event_id', 15, 1) is distinct from '7' then null -- most ids of others: not worth a call
                  when v_history then tracking.uuid_v7_at(s.payload ->> 'event_id', s.stated)
                  else tracking.uuid_v7_in(s.payload ->> 'event_id')
                end as v7
@@ -516,7 +517,8 @@ begin
   end if;
   return v_answer;
 end $$;
-comment on function tracking.record_events is 'Behind track_event and track_events: records what is sound, and says of each event what became of it.';
+comment on function tracking.record_events is
+  'Behind track_event, track_events and actorscope import: records what is sound, and says of each event what became of it. unknown_as (actor, org or skip) says that the events are old data, and how ids are meant that nobody knows.';
 revoke execute on function tracking.record_events from public;
 grant execute on function tracking.record_events to anon, authenticated, service_role;
 
