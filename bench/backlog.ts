@@ -89,16 +89,23 @@ export async function prepareBacklogs(sql: Sql): Promise<void> {
 
 /** Fills the log with events that were delivered long ago. */
 export async function fillLog(sql: Sql, count: number): Promise<void> {
-  const portion = 100_000
+  const portion = 50_000
   const id = `tracking.new_event_id(date_trunc('month', now()) + random() * (now() - date_trunc('month', now())))`
-  for (let done = 0; done < count; done += portion) {
-    // A new database has seen a few hundred transactions: each gets its share of the events, in the table's order.
-    await sql.unsafe(`
-      insert into public.events (${columns}, txid)
-      select e.*, (3 + 700 * ((${done} + row_number() over ()) / ${count + 1}::float))::bigint::text::xid8
-      from   (${events(id, String(Math.min(portion, count - done)))}) as e`)
-    process.stderr.write(`\rfilling the log: ${Math.round(Math.min(1, (done + portion) / count) * 100)}%`)
+  let [begun, done] = [0, 0]
+  const fill = async () => {
+    for (let from = begun; from < count; from = begun) {
+      const size = Math.min(portion, count - from)
+      begun += size
+      // A new database has seen a few hundred transactions: each gets its share of the events, in the table's order.
+      await sql.unsafe(`
+        insert into public.events (${columns}, txid)
+        select e.*, (3 + 700 * ((${from} + row_number() over ()) / ${count + 1}::float))::bigint::text::xid8
+        from   (${events(id, String(size))}) as e`)
+      done += size
+      process.stderr.write(`\rfilling the log with ${count.toLocaleString('en')} events: ${Math.floor(100 * done / count)}%`)
+    }
   }
+  await Promise.all([fill(), fill()])
   process.stderr.write('\n')
 }
 

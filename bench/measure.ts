@@ -39,12 +39,14 @@ export type Measurement = {
 
 type Terms = { rounds: number, durable: boolean, ring: Ring }
 
-/** Lets the contenders take turns, A B C A B C …, after one round that does not count. */
+/** Lets the contenders take turns, A B C C B A A B C …, after one round that does not count. */
 export async function measure(contest: Contest, { rounds, durable, ring }: Terms): Promise<Measurement> {
   await ring.setDurable(durable)
   const figures: number[][] = contest.contenders.map(() => [])
   for (let round = -1; round < rounds; round++) {
-    for (const [index, contender] of contest.contenders.entries()) {
+    const turns = [...contest.contenders.entries()]
+    // There and back, so that nobody always comes behind the same one, whose dust may not have settled yet.
+    for (const [index, contender] of round % 2 === 0 ? turns : turns.toReversed()) {
       const figure = await contender.run()
       if (round >= 0) figures[index]?.push(figure)
     }

@@ -300,6 +300,24 @@ end $$;
 comment on function tracking.is_far_behind is 'True where there are hundreds of events that a cursor has not seen.';
 revoke execute on function tracking.is_far_behind from public;
 
+-- A batch as a worker gets it.
+create type tracking.batch as (
+  sink     text,
+  kind     text,
+  settings jsonb,
+  shard    integer,
+  lease    uuid,
+  failures integer,
+  more     boolean,
+  events   json
+);
+comment on type tracking.batch is 'Events of a sink that are leased to a worker.';
+comment on column tracking.batch.lease is 'Names the batch.';
+comment on column tracking.batch.failures is 'How often it failed before, in a row.';
+comment on column tracking.batch.more is 'Whether there may be another behind it.';
+comment on column tracking.batch.events is
+  'Rows of public.events, in order, each on a line of its own: a worker may hand them on without reading them.';
+
 -- Reads a batch: the events in it that the sink wants, as JSON; how many those are, and how many there are in
 -- all; and the place of the last.
 create function tracking.read_batch(
@@ -330,13 +348,11 @@ end $$;
 comment on function tracking.read_batch is 'Reads the events after a place up to a snapshot, for a shard of a sink.';
 revoke execute on function tracking.read_batch from public;
 
--- Hands a worker the next batch of a sink, as JSON:
---   {"sink", "kind", "settings", "shard", "lease", "failures", "more", "events": [rows of public.events, in order]}
--- where more says that there may be another batch behind it; or null where there is nothing to do: all is delivered,
--- leased to others, or waits to be tried again. Of many events that the sink does not want, it passes over some at a
--- time: a batch may have no events, and is to be completed like any other.
+-- Hands a worker the next batch of a sink; no row where there is nothing to do: all is delivered, leased to others, or
+-- waits to be tried again. Of many events that the sink does not want, it passes over some at a time: a batch may have
+-- no events, and is to be completed like any other.
 create function tracking.lease_batch(sink text, worker text, size integer default 500, seconds integer default 60)
-  returns json
+  returns setof tracking.batch
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
 as $$
@@ -357,7 +373,7 @@ begin
   if not found then
     perform tracking.raise_no_sink(lease_batch.sink);
   elsif not v_sink.enabled then
-    return null;
+    return;
   end if;
   perform tracking.refuse_restored_log();
   v_epoch := tracking.current_epoch();
@@ -376,7 +392,7 @@ begin
     order  by c.worked_at nulls first
     limit  1;
     if not found then
-      return null;
+      return;
     end if;
     v_idle := v_idle || v_cursor.shard;
     continue when v_cursor.epoch = v_epoch and v_cursor.until is null
@@ -431,19 +447,21 @@ begin
          (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null)
   where  (c.sink, c.shard) = (v_cursor.sink, v_cursor.shard)
   returning c.* into v_cursor;
-  return tracking.batch_as_json(v_sink, v_cursor, v_cursor.lease, v_batch.events, v_batch.total >= size);
+  return query select
+    v_sink.name, v_sink.kind, v_sink.settings, v_cursor.shard::integer, v_cursor.lease, v_cursor.failures,
+    v_batch.total >= size, v_batch.events;
 end $$;
 comment on function tracking.lease_batch is
-  'Leases the next batch of a sink to a worker for so many seconds: {sink, kind, settings, shard, lease, failures, '
-  'more, events}, or null where there is nothing to do. Errors: 42704 for an unknown sink, log_restored.';
+  'Leases the next batch of a sink to a worker for so many seconds; no row where there is nothing to do. Errors: 42704 '
+  'for an unknown sink, log_restored.';
 revoke execute on function tracking.lease_batch from public;
 grant execute on function tracking.lease_batch to service_role;
 
--- Hands a worker the batch after the one that it has, in the same form, so that it can be got ready meanwhile. It
--- has a lease of its own, which begins when that one is complete; where that one fails, there was never another.
--- Null where there is nothing more as yet, or the lease is not the worker's any more.
+-- Hands a worker the batch after the one that it has, so that it can be got ready meanwhile. It has a lease of its own,
+-- which begins when that one is complete; where that one fails, there was never another. No row where there is nothing
+-- more as yet, or the lease is not the worker's any more.
 create function tracking.lease_ahead(sink text, shard integer, lease uuid, size integer default 500)
-  returns json
+  returns setof tracking.batch
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
 as $$
@@ -463,39 +481,26 @@ begin
   for    update;
   select s.* into v_sink from tracking.sinks as s where s.name = v_cursor.sink;
   if not coalesce(v_sink.enabled, false) then
-    return null;
+    return;
   end if;
   v_batch := tracking.read_batch(v_sink, v_cursor, v_cursor.until, v_cursor.batch_txid, v_cursor.batch_id, size);
   if v_batch.total = 0 then
-    return null;
+    return;
   end if;
   update tracking.cursors as c
   set    (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) =
            (gen_random_uuid(), v_batch.last_txid, v_batch.last_id, v_batch.wanted, v_batch.total - v_batch.wanted)
   where  (c.sink, c.shard) = (v_cursor.sink, v_cursor.shard)
   returning c.* into v_cursor;
-  return tracking.batch_as_json(v_sink, v_cursor, v_cursor.ahead_lease, v_batch.events, v_batch.total >= size);
+  return query select
+    v_sink.name, v_sink.kind, v_sink.settings, v_cursor.shard::integer, v_cursor.ahead_lease, v_cursor.failures,
+    v_batch.total >= size, v_batch.events;
 end $$;
 comment on function tracking.lease_ahead is
-  'Hands a worker the batch after the one it has leased, {sink, kind, settings, shard, lease, failures, more, '
-  'events}: its lease begins when that one is complete. Null where there is no more, or the lease had passed to '
-  'somebody else.';
+  'Hands a worker the batch after the one it has leased: its lease begins when that one is complete. No row where there '
+  'is no more, or the lease had passed to somebody else.';
 revoke execute on function tracking.lease_ahead from public;
 grant execute on function tracking.lease_ahead to service_role;
-
-create function tracking.batch_as_json(
-  sink tracking.sinks, cursor tracking.cursors, lease uuid, events json, more boolean)
-  returns json
-  language plpgsql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return json_build_object(
-    'sink', sink.name, 'kind', sink.kind, 'settings', sink.settings, 'shard', cursor.shard,
-    'lease', batch_as_json.lease, 'failures', cursor.failures, 'more', more, 'events', batch_as_json.events);
-end $$;
-comment on function tracking.batch_as_json is 'A batch as a worker gets it.';
-revoke execute on function tracking.batch_as_json from public;
 
 -- Moves a cursor to where a snapshot begins, or to a position behind that, past events that the sink does not want.
 create function tracking.move_cursor(

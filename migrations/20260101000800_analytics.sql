@@ -383,8 +383,6 @@ create function tracking.unrolled()
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off -- with stale statistics the planner would rather read the whole log
   set enable_bitmapscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
   set jit = off
 as $$
 declare
@@ -392,18 +390,22 @@ declare
   v_late   constant xid8[] := array(select pg_snapshot_xip(v_rollup.seen));
 begin
   return query
-    select e.scope_id, e.org_id, e.app_id, e.event, e.channel,
-           case when k.kind_id is null then tracking.surface_of(e.event, e.channel) else k.surface end,
-           e.actor_id, e.occurred_at::timestamptz
-    from   (
-      select l.* from public.events as l where l.epoch = v_rollup.epoch and l.txid = any (v_late)
+    with tail as materialized (
+      select l.scope_id, l.org_id, l.app_id, l.event, l.channel, l.actor_id, l.occurred_at::timestamptz
+      from   public.events as l
+      where  l.epoch = v_rollup.epoch and l.txid = any (v_late)
       union  all
-      select n.* from public.events as n where (n.epoch, n.txid) >= (v_rollup.epoch, pg_snapshot_xmax(v_rollup.seen))
-    ) as e
-    left   join tracking.kinds as k
-    on     (k.scope_id, k.event, k.channel) = (e.scope_id, e.event, e.channel)
-    and    k.org_id is not distinct from e.org_id
-    and    k.app_id is not distinct from e.app_id;
+      select n.scope_id, n.org_id, n.app_id, n.event, n.channel, n.actor_id, n.occurred_at::timestamptz
+      from   public.events as n
+      where  (n.epoch, n.txid) >= (v_rollup.epoch, pg_snapshot_xmax(v_rollup.seen))
+    ),
+    placed as materialized (
+      select t.event, t.channel, tracking.surface_of(t.event, t.channel) as surface
+      from   (select distinct t.event, t.channel from tail as t) as t
+    )
+    select t.scope_id, t.org_id, t.app_id, t.event, t.channel, p.surface, t.actor_id, t.occurred_at
+    from   tail as t
+    join   placed as p on p.event = t.event and p.channel = t.channel;
 end $$;
 comment on function tracking.unrolled is 'The events that are not in the rollup yet, as far as the caller may read them.';
 revoke execute on function tracking.unrolled from public;
@@ -538,10 +540,9 @@ begin
   if not tracking.asks_rollup(tags) then
     return format(
       $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
-             date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
-             min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
-      from   (%s) as e
-      group  by 1, 2, 3, 4, 5, 6, 7, 8$query$,
+             date_bin('1 hour', e.occurred_at, '1970-01-01 00:00+00') as hour, 1::bigint as events,
+             e.occurred_at as first_at, e.occurred_at as last_at
+      from   (%s) as e$query$,
       tracking.events_query(org, app, since, until, tags, events));
   end if;
   if since < v_from then
@@ -619,7 +620,7 @@ select b.id as build_id, b.owner_org as org_id, o.name as org, b.app_id, a.name 
          when 'expired' then 'error'
          when 'released' then 'skip'
        end as result,
-       (select tracking.failure_category(b.status, b.last_error)) as failure_category,
+       case when b.status in ('failed', 'timed_out') then (select tracking.failure_category(b.status, b.last_error)) end as failure_category,
        b.created_at as requested_at, b.queued_at, b.started_at, b.completed_at as finished_at,
        date_part('epoch', case when num_nulls(b.started_at) = 0 then greatest(b.started_at - b.created_at, '0') end)
          as queue_seconds,

@@ -34,12 +34,14 @@ create function tracking.check_filters(since timestamptz, until timestamptz, tag
 as $$
 begin
   if since >= until then
-    perform tracking.refuse_argument('invalid_range', 'since is not before until.', 'until is the first moment that does not count any more.');
+    perform tracking.refuse_argument('invalid_range', 'since is not before until.',
+      'until is the first moment that does not count any more.');
   elsif jsonb_typeof(tags) <> 'object' then
     perform tracking.refuse_argument('invalid_tags', 'tags are not an object.', 'Ask for tags as {"platform": "ios"}.');
   end if;
 end $$;
-comment on function tracking.check_filters is 'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
+comment on function tracking.check_filters is
+  'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
 
 create function tracking.check_choice(argument text, choice text, choices text[])
   returns void
@@ -49,11 +51,13 @@ as $$
 begin
   if choice is null or choice <> all (choices) then
     perform tracking.refuse_argument('invalid_' || argument,
-      format('%s is none of %s, but %s.', argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
+      format('%s is none of %s, but %s.',
+        argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
       format('Ask with %s => %L.', argument, choices[1]));
   end if;
 end $$;
-comment on function tracking.check_choice is 'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
+comment on function tracking.check_choice is
+  'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
 
 create function tracking.check_event(argument text, event text)
   returns void
@@ -73,11 +77,13 @@ create function tracking.check_span(message text, argument text, span interval)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if span is null or span <= '0' then
-    perform tracking.refuse_argument(message, format('%s is not more than nothing.', argument), 'Give a span of time such as ''30 minutes'' or ''7 days''.');
+  if span is null or span <= '0' or span > '100 years' then
+    perform tracking.refuse_argument(message, format('%s is not more than nothing and at most 100 years.', argument),
+      'Give a span of time such as ''30 minutes'' or ''7 days''.');
   end if;
 end $$;
-comment on function tracking.check_span is 'Refuses a span of time that is negative, zero or null (22023).';
+comment on function tracking.check_span is
+  'Refuses a span of time that is negative, zero, null, or longer than a century (22023).';
 
 create function tracking.check_number(argument text, number integer, most integer)
   returns void
@@ -86,27 +92,35 @@ create function tracking.check_number(argument text, number integer, most intege
 as $$
 begin
   if number is null or number not between 1 and most then
-    perform tracking.refuse_argument('invalid_' || argument, format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
+    perform tracking.refuse_argument('invalid_' || argument,
+      format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
   end if;
 end $$;
 comment on function tracking.check_number is 'Refuses a number that is not from 1 to a most. Errors: invalid_<argument> (22023).';
 
-revoke execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+revoke execute on function
+  tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span,
+  tracking.check_number
   from public;
-grant execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+grant execute on function
+  tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span,
+  tracking.check_number
   to anon, authenticated, service_role, analyst;
 
 
 -- How far people get --------------------------------------------------------------------------------
 
 create type analytics.funnel_step as (
-  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric, median_seconds double precision);
+  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric,
+  median_seconds double precision);
 comment on type analytics.funnel_step is 'How many got as far as a step of a funnel.';
 comment on column analytics.funnel_step.breakdown is 'The tag''s value; null where the event had none, or no tag was asked for.';
 comment on column analytics.funnel_step.step is 'From 1 on.';
 comment on column analytics.funnel_step.subjects is 'How many persons, or organizations, came at least so far.';
-comment on column analytics.funnel_step.conversion is 'Which part of those of the first step, from 0 to 1; null where there were none.';
-comment on column analytics.funnel_step.step_conversion is 'Which part of those of the step before, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.conversion is
+  'Which part of those of the first step, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.step_conversion is
+  'Which part of those of the step before, from 0 to 1; null where there were none.';
 comment on column analytics.funnel_step.median_seconds is 'From the step before; null for the first.';
 
 create function tracking.check_steps(steps text[])
@@ -154,15 +168,18 @@ declare
 begin
   for n in 1 .. cardinality(steps) loop
     if array_position(steps, steps[n]) = n then
-      v_times := v_times || format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
+      v_times := v_times || format(
+        'array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
     end if;
     continue when n = 1;
-    v_attempt := format('select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
+    v_attempt := format(
+      'select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
       array_position(steps, steps[n]), n - 1, n, v_attempt);
     v_reached := v_reached || format('nullif(a.at_%s - a.at_1 <= %L, false)', n, within);
     v_counts := v_counts || format('count(*) filter (where b.reached >= %s)', n);
     v_seconds := v_seconds || format(
-      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) filter (where b.reached >= %1$s)', n, n - 1);
+      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) '
+      'filter (where b.reached >= %1$s)', n, n - 1);
   end loop;
   return format(
     $query$
@@ -197,7 +214,8 @@ begin
     $query$,
     v_subject, array_to_string(v_times, ', '), tracking.events_query(org, app, since, until, tags, steps), steps[1],
     array_to_string(v_reached, ', '), v_attempt,
-    case when breakdown is null then 'null::text' else 'v.value' end, array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
+    case when breakdown is null then 'null::text' else 'v.value' end,
+    array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
     case when breakdown is not null then format(
       $query$
       left   join (
@@ -215,7 +233,8 @@ grant execute on function tracking.funnel_query to anon, authenticated, service_
 
 create function analytics.funnel(
   steps text[], within interval default '7 days', by text default 'actor', breakdown text default null,
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null,
+  tags jsonb default '{}')
   returns setof analytics.funnel_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -225,7 +244,8 @@ begin
   perform tracking.check_span('invalid_window', 'within', within);
   perform tracking.check_choice('by', by, '{actor,org}');
   perform tracking.check_filters(since, until, tags);
-  return query execute tracking.funnel_query(array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
+  return query execute tracking.funnel_query(
+    array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
 end $$;
 comment on function analytics.funnel is
   'How many persons (by => ''org'': organizations) got through events, one strictly after the other, all within a span of time. '
@@ -260,6 +280,148 @@ comment on column analytics.retention_period.period is '0 is the cohort''s own p
 comment on column analytics.retention_period.subjects is 'How many of them did the return event in that period.';
 comment on column analytics.retention_period.share is 'Which part of them that is, from 0 to 1.';
 
+-- Of each cohort: how many begin in a period, and how many return in it, as a query.
+create function tracking.retention_query(
+  first_event text, return_event text, period text, by text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
+      from   (%3$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2, 3
+    ),
+    told as (
+      select s.event, s.period, s.last_at,
+             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
+      from   seen as s
+      window w as (partition by s.subject)
+    )
+    select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
+           count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
+    from   told as t
+    where  t.cohort is not null
+    group  by 1, 2
+    $query$,
+    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
+    first_event, return_event);
+end $$;
+comment on function tracking.retention_query is 'The query that answers analytics.retention, from hours.';
+
+-- The same, by sets. Who begins and returns on one day, and not later in the period, is asked for the times of that day:
+-- only they tell whether the return came after the beginning.
+create function tracking.retention_sets_query(
+  circle uuid, first_event text, return_event text, period text, periods integer, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return case when circle is not null then format(
+    $query$
+    with days as materialized (
+      select (%1$s)::date as period, d.day, d.page, coalesce(bit_or(d.members) filter (where d.event = %2$L), 0::bit(4096)) as begun,
+             coalesce(bit_or(d.members) filter (where d.event = %3$L), 0::bit(4096)) as returned
+      from   (%4$s) as d
+      group  by 1, 2, 3
+    ),
+    told as materialized (
+      select d.period, d.day, d.page, d.returned,
+             d.begun & ~coalesce(bit_or(d.begun) over (partition by d.page order by d.day rows between unbounded preceding and 1 preceding), 0::bit(4096)) as begun,
+             coalesce(bit_or(d.returned) over (
+               partition by d.page, d.period order by d.day desc rows between unbounded preceding and 1 preceding), 0::bit(4096)) as returned_later
+      from   days as d
+    ),
+    sets as materialized (
+      select t.period, t.page, bit_or(t.begun) as begun, bit_or(t.returned) as returned, sum(bit_count(t.begun))::bigint as size,
+             sum(bit_count(t.begun & case when %2$L = %3$L then t.begun else t.returned_later end))::bigint as returned_at_once
+      from   told as t
+      group  by 1, 2
+    ),
+    unsure as materialized (%5$s)
+    select s.period as cohort, s.period, sum(s.size)::bigint as begun,
+           (sum(s.returned_at_once) + (select count(*) from unsure as u where u.period = s.period and u.has_returned))::bigint as returned
+    from   sets as s
+    group  by s.period
+    union  all
+    select s.period, r.period, 0, sum(bit_count(s.begun & r.returned))::bigint
+    from   sets as s
+    join   sets as r on r.page = s.page and r.period > s.period and r.period < s.period + %6$s * interval %7$L
+    group  by 1, 2
+    $query$,
+    tracking.period_expression('d.at', period), first_event, return_event,
+    tracking.days_query(circle, since, until, array[first_event, return_event]),
+    tracking.unsure_query(circle, first_event, return_event, org, since, until), periods, '1 ' || period) end;
+end $$;
+comment on function tracking.retention_sets_query is 'The query that answers analytics.retention, from days; null where there is no circle.';
+
+-- Who began and returned on one day, and not later in the period: in which, and whether the return came last.
+create function tracking.unsure_query(
+  circle uuid, first_event text, return_event text, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+declare
+  v_loose constant text := tracking.loose_query(
+    circle, since, until, array[first_event, return_event], tracking.cut_days(array[since, until]));
+begin
+  return format(
+    $query$
+      with loose as materialized (%1$s),
+      shared as materialized (
+        select t.period, t.day, t.page, t.begun & t.returned & ~t.returned_later as members from told as t where %2$L <> %3$L
+      ),
+      chunks as materialized (
+        select s.period, s.day, s.page, c.place, substring(s.members from c.place + 1 for 64) as members
+        from   shared as s
+        cross  join generate_series(0, 4095, 64) as c (place)
+        where  bit_count(s.members) > 0
+      ),
+      asked as (
+        select c.period, c.day, m.member
+        from   chunks as c
+        cross  join generate_series(0, 63) as p (place)
+        join   (
+          select o.number, o.member from tracking.members as o where o.circle = %4$L
+          union  all
+          select distinct l.number, l.member from loose as l where l.number < 0
+        ) as m on m.number = (c.page << 12) + c.place + p.place
+        where  bit_count(c.members) > 0
+        and    get_bit(c.members, p.place) = 1
+      )
+      select a.period, (
+        select max(x.occurred_at) filter (where x.event = %3$L) >= min(x.occurred_at) filter (where x.event = %2$L)
+        from   (
+          select k.event, unnest(h.times) as occurred_at
+          from   tracking.activity as h
+          join   tracking.kinds as k on k.kind_id = h.kind_id
+          where  %5$s and k.event in (%2$L, %3$L)
+          and    h.hour >= a.day::timestamp at time zone 'UTC' and h.hour < (a.day + 1)::timestamp at time zone 'UTC'
+          union  all
+          select l.event, l.occurred_at from loose as l where l.member = a.member and l.day = a.day
+        ) as x
+        where  %6$s
+      ) as has_returned
+      from   asked as a$query$,
+    v_loose, first_event, return_event, circle,
+    case
+      when circle = tracking.all_orgs() then 'k.scope_id = a.member and k.org_id = a.member'
+      else 'h.actor_id = a.member and ' || tracking.filters('k', org, null, null)
+    end,
+    tracking.time_filter('x.occurred_at', since, until));
+end $$;
+comment on function tracking.unsure_query is 'A subquery of who began and returned on one day only, for analytics.retention.';
+revoke execute on function tracking.retention_query, tracking.retention_sets_query, tracking.unsure_query from public;
+grant execute on function tracking.retention_query, tracking.retention_sets_query, tracking.unsure_query to anon, authenticated, service_role, analyst;
+
 create function analytics.retention(
   first_event text, return_event text default null, period text default 'week', by text default 'actor', periods integer default 12,
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -278,38 +440,22 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select h.%1$I as subject, h.event, (%2$s)::date as period, min(h.first_at) as first_at, max(h.last_at) as last_at
-      from   (%3$s) as h
-      where  h.%1$I is not null
-      group  by 1, 2, 3
-    ),
-    told as (
-      select s.event, s.period, s.last_at,
-             min(s.period) filter (where s.event = %4$L) over w as cohort, min(s.first_at) filter (where s.event = %4$L) over w as begun_at
-      from   seen as s
-      window w as (partition by s.subject)
-    ),
-    counted as (
-      select t.cohort, t.period, count(*) filter (where t.event = %4$L and t.period = t.cohort) as begun,
-             count(*) filter (where t.event = %5$L and t.last_at >= t.begun_at) as returned
-      from   told as t
-      where  t.cohort is not null
-      group  by 1, 2
-    ),
+    with counted as (%1$s),
     cohorts as (
-      select c.cohort, c.begun as size from counted as c where c.period = c.cohort
+      select c.cohort, sum(c.begun)::bigint as size from counted as c where c.begun > 0 group by c.cohort
     )
     select c.cohort, c.size, n.period, coalesce(r.returned, 0), round(coalesce(r.returned, 0)::numeric / c.size, 4)
     from   cohorts as c
-    cross  join generate_series(0, %6$s - 1) as n (period)
-    cross  join lateral (select (c.cohort + n.period * interval %7$L)::date) as p (first_day)
+    cross  join generate_series(0, %2$s - 1) as n (period)
+    cross  join lateral (select (c.cohort + n.period * interval %3$L)::date) as p (first_day)
     left   join counted as r on r.cohort = c.cohort and r.period = p.first_day
-    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %8$L::timestamptz, true)
+    where  n.period = 0 or p.first_day <= now() and coalesce(p.first_day < %4$L::timestamptz, true)
     order  by c.cohort, n.period
     $query$,
-    by || '_id', tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, array[first_event, return_event]),
-    first_event, return_event, periods, '1 ' || period, until);
+    coalesce(
+      tracking.retention_sets_query(tracking.circle_of(by, org, app, tags), first_event, return_event, period, periods, org, since, until),
+      tracking.retention_query(first_event, return_event, period, by, org, app, since, until, tags)),
+    periods, '1 ' || period, until);
 end $$;
 comment on function analytics.retention is
   'Which part of those who did one event for the first time in a day, week or month did another one, or the same, in the periods after that. '
@@ -342,6 +488,71 @@ comment on column analytics.active_period.new is 'Of these, who had never been s
 comment on column analytics.active_period."returning" is 'Of these, who had been there in the period before as well.';
 comment on column analytics.active_period.resurrected is 'Of these, who had been seen before, but not in the period before.';
 
+-- How many were active in each period, as a query: of each subject it has the periods in order.
+create function tracking.active_query(
+  by text, period text, event text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select h.%1$I as subject, %2$s as period, %3$s as counts
+      from   (%4$s) as h
+      where  h.%1$I is not null
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
+    )
+    select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
+           count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
+    from   told as t
+    where  t.counts
+    group  by t.period
+    $query$,
+    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
+    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period);
+end $$;
+comment on function tracking.active_query is 'The query that answers analytics.active, from hours.';
+
+-- The same, by sets: those of the period, of the one before, and of all before.
+create function tracking.active_sets_query(circle uuid, period text, event text, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
+as $$
+begin
+  return case when circle is not null then format(
+    $query$
+    with sets as (
+      select %1$s as period, d.page, bit_or(d.members) as members, bit_or(d.members) filter (where %2$s) as counting
+      from   (%3$s) as d
+      group  by 1, 2
+    ),
+    told as (
+      select s.period, s.counting, coalesce(bit_or(s.members) over (w rows between unbounded preceding and 1 preceding), 0::bit(4096)) as before,
+             case when lag(s.period) over w = s.period - interval %4$L then lag(s.members) over w else 0::bit(4096) end as last
+      from   sets as s
+      window w as (partition by s.page order by s.period)
+    )
+    select t.period, sum(bit_count(t.counting))::bigint as active, sum(bit_count(t.counting & ~t.before))::bigint as new,
+           sum(bit_count(t.counting & t.last))::bigint as "returning"
+    from   told as t
+    group  by t.period
+    having sum(bit_count(t.counting)) > 0
+    $query$,
+    tracking.period_expression('d.at', period), tracking.time_filter('d.at', since, null),
+    tracking.days_query(circle, null, until, case when event is not null then array[event] end, amid => since), '1 ' || period) end;
+end $$;
+comment on function tracking.active_sets_query is 'The query that answers analytics.active, from days; null where there is no circle.';
+revoke execute on function tracking.active_query, tracking.active_sets_query from public;
+grant execute on function tracking.active_query, tracking.active_sets_query to anon, authenticated, service_role, analyst;
+
 create function analytics.active(
   by text default 'actor', period text default 'day', event text default null,
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -359,29 +570,16 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select h.%1$I as subject, %2$s as period, %3$s as counts
-      from   (%4$s) as h
-      where  h.%1$I is not null
-      group  by 1, 2
-    ),
-    told as (
-      select s.period, s.counts, lag(s.period) over (partition by s.subject order by s.period) as last_period from seen as s
-    ),
-    counted as (
-      select t.period, count(*) as active, count(*) filter (where t.last_period is null) as new,
-             count(*) filter (where t.last_period = t.period - interval %5$L) as "returning"
-      from   told as t
-      where  t.counts
-      group  by t.period
-    )
+    with counted as (%1$s)
     select p.period::date, coalesce(c.active, 0), coalesce(c.new, 0), coalesce(c."returning", 0), coalesce(c.active - c.new - c."returning", 0)
-    from   (%6$s) as p
+    from   (%2$s) as p
     left   join counted as c using (period)
     order  by 1
     $query$,
-    by || '_id', tracking.period_expression('h.hour', period), case when since is null then 'true' else format('max(h.last_at) >= %L', since) end,
-    tracking.hours_query(org, app, null, until, tags, case when event is not null then array[event] end), '1 ' || period, tracking.periods_query(period, since, until, 'counted'));
+    coalesce(
+      tracking.active_sets_query(tracking.circle_of(by, org, app, tags), period, event, since, until),
+      tracking.active_query(by, period, event, org, app, since, until, tags)),
+    tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.active is
   'How many persons (by => ''org'': organizations) did something in each day, week or month, and how many of them were new, returning or resurrected: '
@@ -391,7 +589,8 @@ comment on function analytics.active is
 
 -- What they do next ---------------------------------------------------------------------------------
 
-create type analytics.path_step as (step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
+create type analytics.path_step as (
+  step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
 comment on type analytics.path_step is 'How many paths went from one event to the next one.';
 comment on column analytics.path_step.step is '1 leads away from the event that paths begin with.';
 comment on column analytics.path_step.source is 'The event that they were at.';
@@ -399,27 +598,37 @@ comment on column analytics.path_step.target is 'The event that came next; null 
 comment on column analytics.path_step.actors is 'How many persons'' paths these are.';
 comment on column analytics.path_step.median_seconds is 'From the one to the other; null where nothing came.';
 
--- Where the path that is under way begins, by the places of the events that may begin one: there, unless that is inside
--- a path. An aggregate, to run over the events in their order.
-create function tracking.next_path_start(start bigint, place bigint, depth integer)
-  returns bigint
+-- Where a person's paths begin, by the places of the events that may begin one, in order: at the first, and then at the
+-- first that is not on the path before.
+create function tracking.path_starts(places bigint[], depth integer)
+  returns bigint[]
   language plpgsql immutable parallel safe
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_starts bigint[] := '{}';
+  v_end    bigint := 0;
+  v_place  bigint;
 begin
-  return case when place <= start + depth then start else place end;
+  foreach v_place in array places loop
+    if v_place > v_end then
+      v_starts := v_starts || v_place;
+      v_end := v_place + depth;
+    end if;
+  end loop;
+  return v_starts;
 end $$;
-comment on function tracking.next_path_start is 'Where a path begins: where the last one did, as long as it lasts; else here.';
-create aggregate tracking.path_start(place bigint, depth integer) (sfunc = tracking.next_path_start, stype = bigint);
-comment on aggregate tracking.path_start(bigint, integer) is 'Where the path that is under way begins.';
-revoke execute on function tracking.next_path_start, tracking.path_start from public;
-grant execute on function tracking.next_path_start, tracking.path_start to anon, authenticated, service_role, analyst;
+comment on function tracking.path_starts is 'Where a person''s paths begin, by the places of the events that may begin one.';
+revoke execute on function tracking.path_starts from public;
+grant execute on function tracking.path_starts to anon, authenticated, service_role, analyst;
 
 -- Events are numbered in their order, and a gap counts as more places than a path is long. So what is at most so many
--- places after a path's beginning is on it.
+-- places after a path's beginning is on it. (Only what comes soon enough after an event that may begin one is looked at:
+-- before the rest is sorted, it is left out.)
 create function analytics.paths(
   from_event text, depth integer default 3, gap interval default '30 minutes',
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null,
+  tags jsonb default '{}')
   returns setof analytics.path_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -431,30 +640,42 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with ordered as (
+    with begun as (
+      select e.actor_id, array_agg(e.occurred_at order by e.occurred_at) as times
+      from   (%2$s) as e
+      where  e.actor_id is not null
+      group  by e.actor_id
+    ),
+    ordered as (
       select e.actor_id, e.occurred_at, e.event, row_number() over w as number,
-             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source
+             lag(e.event) over w as source, e.occurred_at - lag(e.occurred_at) over w as since_source,
+             coalesce(lead(e.occurred_at) over w - e.occurred_at > %4$L, true) as is_last
       from   (%1$s) as e
-      where  e.actor_id in (select f.actor_id from (%2$s) as f)
+      join   begun as b on b.actor_id = e.actor_id
+      where  e.occurred_at - b.times[width_bucket(e.occurred_at, b.times)] <= %5$s * interval %4$L
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
     placed as (
-      select o.*, o.number + %3$s * count(*) filter (where o.since_source > %4$L) over w as place
+      select o.actor_id, o.event, o.source, o.since_source, o.is_last,
+             o.number + %3$s * count(*) filter (where o.since_source > %4$L) over (
+               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as place
       from   ordered as o
-      window w as (partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding)
     ),
-    begun as (
-      select p.*, p.place - tracking.path_start(p.place, %5$s) filter (where p.event = %6$L) over w as step,
-             coalesce(lead(p.place) over w > p.place + 1, true) as is_last
+    starts as (
+      select p.actor_id, tracking.path_starts(array_agg(p.place order by p.place), %5$s) as places
       from   placed as p
-      window w as (partition by p.actor_id order by p.occurred_at, p.event collate "C" rows unbounded preceding)
+      where  p.event = %6$L
+      group  by p.actor_id
     )
-    select s.step::integer, s.source, s.target, count(*), count(distinct b.actor_id), percentile_cont(0.5) within group (order by s.seconds)
-    from   begun as b
+    select s.step::integer, s.source, s.target, count(*), count(distinct p.actor_id),
+           percentile_cont(0.5) within group (order by s.seconds)
+    from   placed as p
+    join   starts as b on b.actor_id = p.actor_id
+    cross  join lateral (select p.place - b.places[width_bucket(p.place, b.places)] as step offset 0) as n
     cross  join lateral (
-      select b.step, b.source, b.event, date_part('epoch', b.since_source) where b.step between 1 and %5$s
+      select n.step, p.source, p.event, date_part('epoch', p.since_source) where n.step between 1 and %5$s
       union  all
-      select b.step + 1, b.event, null, null where b.is_last and b.step < %5$s
+      select n.step + 1, p.event, null, null where p.is_last and n.step < %5$s
     ) as s (step, source, target, seconds)
     group  by 1, 2, 3
     order  by 1, 4 desc, s.source collate "C", s.target collate "C"
@@ -463,8 +684,8 @@ begin
     depth + 1, gap, depth, from_event);
 end $$;
 comment on function analytics.paths is
-  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s next event comes within a gap, '
-  'for a number of steps. Events of the same moment are in the order of their names. '
+  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s '
+  'next event comes within a gap, for a number of steps. Events of the same moment are in the order of their names. '
   'Errors: invalid_event, invalid_depth, invalid_gap, invalid_range, invalid_tags (22023).';
 
 create type analytics.session as (
@@ -475,6 +696,8 @@ comment on column analytics.session.seconds is 'From its first event to its last
 comment on column analytics.session.surfaces is 'Where its events happened.';
 comment on column analytics.session.orgs is 'The organizations that they were for.';
 
+-- Of a session, the events matter with which it begins and ends, and those that happen elsewhere than the one before;
+-- the others are counted by their numbers.
 create function analytics.sessions(
   gap interval default '30 minutes',
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
@@ -488,29 +711,35 @@ begin
   return query execute format(
     $query$
     with ordered as (
-      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
+      select e.actor_id, e.occurred_at, e.event, e.org_id, e.surface, row_number() over w as number,
+             lag(e.org_id) over w as last_org_id, lag(e.surface) over w as last_surface,
              coalesce(e.occurred_at - lag(e.occurred_at) over w > %2$L, true) as is_first,
              coalesce(lead(e.occurred_at) over w - e.occurred_at > %2$L, true) as is_last
       from   (%1$s) as e
       where  e.actor_id is not null
       window w as (partition by e.actor_id order by e.occurred_at, e.event collate "C")
     ),
-    seated as (
-      select o.*, max(o.occurred_at) filter (where o.is_first) over (
-               partition by o.actor_id order by o.occurred_at, o.event collate "C" rows unbounded preceding) as started_at
+    told as (
+      select o.*, o.surface is not null and (o.is_first or o.surface is distinct from o.last_surface) as tells_surface,
+             o.org_id is not null and (o.is_first or o.org_id is distinct from o.last_org_id) as tells_org
       from   ordered as o
     ),
+    seated as (
+      select t.*, max(t.number) filter (where t.is_first) over (
+               partition by t.actor_id order by t.occurred_at, t.event collate "C" rows unbounded preceding) as session
+      from   told as t
+      where  t.is_first or t.is_last or t.tells_surface or t.tells_org
+    ),
     sessions as (
-      select s.actor_id, s.started_at, max(s.occurred_at) as ended_at, count(*) as events,
+      select s.actor_id, min(s.occurred_at) as started_at, max(s.occurred_at) as ended_at, max(s.number) - s.session + 1 as events,
              min(s.event) filter (where s.is_first) as first_event, min(s.event) filter (where s.is_last) as last_event,
-             array_agg(s.surface) filter (where s.surface is not null and (s.is_first or s.surface is distinct from s.last_surface)) as surfaces,
-             array_agg(s.org_id) filter (where s.org_id is not null and (s.is_first or s.org_id is distinct from s.last_org_id)) as orgs
+             array_agg(s.surface) filter (where s.tells_surface) as surfaces, array_agg(s.org_id) filter (where s.tells_org) as orgs
       from   seated as s
-      group  by s.actor_id, s.started_at
+      group  by s.actor_id, s.session
     )
     select s.actor_id, s.started_at, s.ended_at, date_part('epoch', s.ended_at - s.started_at), s.events, s.first_event, s.last_event,
-           case when cardinality(s.surfaces) = 1 then s.surfaces else array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) end,
-           case when cardinality(s.orgs) = 1 then s.orgs else array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) end
+           case when cardinality(s.surfaces) > 1 then array(select distinct u.surface collate "C" from unnest(s.surfaces) as u (surface) order by 1) else coalesce(s.surfaces, '{}') end,
+           case when cardinality(s.orgs) > 1 then array(select distinct u.org_id from unnest(s.orgs) as u (org_id) order by 1) else coalesce(s.orgs, '{}') end
     from   sessions as s
     order  by s.started_at desc, s.actor_id
     $query$,
@@ -556,7 +785,8 @@ begin
   return query execute format(
     $query$
     with builds as (
-      select b.*, b.result in ('failure', 'timeout') as has_failed,
+      select b.build_id, b.org_id, b.app_id, b.platform, b.build_mode, b.actor_id, b.result, b.failure_category, b.finished_at,
+             b.run_seconds, b.queue_seconds, b.result in ('failure', 'timeout') as has_failed,
              lead(b.result) over w = 'success' and lead(b.requested_at) over w <= b.finished_at + interval '1 hour' as went_green_at_once
       from   analytics.builds as b
       where  %1$s
@@ -583,17 +813,21 @@ begin
       ) as c
       group  by 1, 2
     )
-    select t.period, t.by_value, count(*), count(*) filter (where t.result = 'success'), count(*) filter (where t.has_failed),
-           round(count(*) filter (where t.result = 'success') / nullif(count(*) filter (where t.result = 'success' or t.has_failed), 0)::numeric, 4),
-           percentile_cont(0.5) within group (order by t.run_seconds), percentile_cont(0.95) within group (order by t.run_seconds),
-           percentile_cont(0.5) within group (order by t.queue_seconds), percentile_cont(0.95) within group (order by t.queue_seconds),
-           coalesce((select c.failure_categories from categories as c where c.period = t.period and c.by_value is not distinct from t.by_value), '{}'),
-           percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success'),
-           round(count(*) filter (where t.has_failed and t.went_green_at_once) / nullif(count(*) filter (where t.has_failed), 0)::numeric, 4)
-    from   told as t
-    where  %4$s
-    group  by t.period, t.by_value
-    order  by t.period, t.by_value collate "C"
+    select s.period, s.by_value, s.builds, s.succeeded, s.failed, round(s.succeeded / nullif(s.succeeded + s.failed, 0)::numeric, 4),
+           s.run_seconds[1], s.run_seconds[2], s.queue_seconds[1], s.queue_seconds[2], coalesce(c.failure_categories, '{}'),
+           s.seconds_to_green, round(s.green_at_once / nullif(s.failed, 0)::numeric, 4)
+    from   (
+      select t.period, t.by_value, count(*) as builds, count(*) filter (where t.result = 'success') as succeeded,
+             count(*) filter (where t.has_failed) as failed, count(*) filter (where t.has_failed and t.went_green_at_once) as green_at_once,
+             percentile_cont('{0.5, 0.95}'::double precision[]) within group (order by t.run_seconds) as run_seconds,
+             percentile_cont('{0.5, 0.95}'::double precision[]) within group (order by t.queue_seconds) as queue_seconds,
+             percentile_cont(0.5) within group (order by date_part('epoch', t.red)) filter (where t.result = 'success') as seconds_to_green
+      from   told as t
+      where  %4$s
+      group  by t.period, t.by_value
+    ) as s
+    left   join categories as c on c.period = s.period and c.by_value is not distinct from s.by_value
+    order  by s.period, s.by_value collate "C"
     $query$,
     concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
     tracking.period_expression('e.finished_at', period),
@@ -626,7 +860,71 @@ comment on column analytics.surface_set.actors_at_least is 'Persons seen on all 
 comment on column analytics.surface_set.orgs is 'Organizations seen on exactly these: it had events there, whoever''s.';
 comment on column analytics.surface_set.orgs_at_least is 'Organizations seen on all of these, and perhaps on others.';
 
--- A set of surfaces is a number: a bit for each.
+-- How many persons and orgs were seen on exactly which surfaces, as a query. A set of surfaces is a number: a bit for
+-- each of those that are known.
+create function tracking.surfaces_query(org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs
+    from   (
+      select h.actor_id, h.org_id, bit_or(k.bit) as bits
+      from   (%s) as h
+      join   known as k on k.surface = h.surface
+      group  by grouping sets ((h.actor_id), (h.org_id))
+    ) as s
+    group  by s.bits
+    $query$, tracking.hours_query(org, app, since, until, tags));
+end $$;
+comment on function tracking.surfaces_query is 'The query that answers analytics.surfaces, from hours.';
+
+-- The same, by sets of people: who was seen on some surfaces and on no other.
+create function tracking.surfaces_sets_query(circle uuid, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_actors constant text := tracking.days_query(circle, since, until, by_event => true);
+  v_orgs   constant text := case
+    when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_event => true)
+    else format('select d.surface, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
+  end;
+begin
+  return case when circle is not null then format(
+    $query$
+    with sets as materialized (
+      select true as is_org, k.bit, d.page, bit_or(d.members) as members
+      from   (%2$s) as d
+      join   known as k on k.surface = d.surface
+      group  by 2, 3
+      union  all
+      select false, k.bit, d.page, bit_or(d.members)
+      from   (%1$s) as d
+      join   known as k on k.surface = d.surface
+      group  by 2, 3
+    ),
+    exact as (
+      select n.bits, p.is_org, bit_count(bit_and(case when n.bits & k.bit > 0 then coalesce(s.members, 0::bit(4096)) else ~coalesce(s.members, 0::bit(4096)) end)) as subjects
+      from   (select distinct is_org, page from sets) as p
+      cross  join generate_series(1, (select sum(k.bit)::integer from known as k)) as n (bits)
+      cross  join known as k
+      left   join sets as s on s.is_org = p.is_org and s.page = p.page and s.bit = k.bit
+      group  by n.bits, p.is_org, p.page
+    )
+    select e.bits, sum(e.subjects) filter (where not e.is_org) as actors, sum(e.subjects) filter (where e.is_org) as orgs
+    from   exact as e
+    group  by e.bits
+    $query$, v_actors, v_orgs) end;
+end $$;
+comment on function tracking.surfaces_sets_query is 'The query that answers analytics.surfaces, from days; null where there is no circle.';
+revoke execute on function tracking.surfaces_query, tracking.surfaces_sets_query from public;
+grant execute on function tracking.surfaces_query, tracking.surfaces_sets_query to anon, authenticated, service_role, analyst;
+
 create function analytics.surfaces(
   org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
   returns setof analytics.surface_set
@@ -646,15 +944,7 @@ begin
     with known as (
       select s.surface, 1 << (s.number::integer - 1) as bit from unnest(%1$L::text[]) with ordinality as s (surface, number)
     ),
-    seen as (
-      select h.actor_id, h.org_id, bit_or(k.bit) as bits
-      from   (%2$s) as h
-      join   known as k on k.surface = h.surface
-      group  by grouping sets ((h.actor_id), (h.org_id))
-    ),
-    counted as (
-      select s.bits, count(s.actor_id) as actors, count(s.org_id) as orgs from seen as s group by s.bits
-    )
+    counted as (%2$s)
     select array(select k.surface from known as k where k.bit & n.bits > 0),
            coalesce(sum(c.actors) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.actors), 0)::bigint,
            coalesce(sum(c.orgs) filter (where c.bits = n.bits), 0)::bigint, coalesce(sum(c.orgs), 0)::bigint
@@ -663,7 +953,11 @@ begin
     group  by n.bits
     order  by cardinality(array(select k.surface from known as k where k.bit & n.bits > 0)), 1
     $query$,
-    v_surfaces, tracking.hours_query(org, app, since, until, tags), (1 << cardinality(v_surfaces)) - 1);
+    v_surfaces,
+    coalesce(
+      tracking.surfaces_sets_query(tracking.circle_of('actor', org, app, tags), org, since, until),
+      tracking.surfaces_query(org, app, since, until, tags)),
+    (1 << cardinality(v_surfaces)) - 1);
 end $$;
 comment on function analytics.surfaces is
   'How many persons and organizations were seen on each combination of the surfaces that there are: the dashboard, the CLI, the builder. '
@@ -677,6 +971,64 @@ comment on type analytics.activity_period is 'How much happened in a period.';
 comment on column analytics.activity_period.period is 'When it begins.';
 comment on column analytics.activity_period.actors is 'How many persons did something.';
 comment on column analytics.activity_period.orgs is 'For how many organizations something was done.';
+
+-- How much happened in each period, as a query.
+create function tracking.activity_query(
+  period text, event text, org uuid, app text, since timestamptz, until timestamptz, tags jsonb)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+    with seen as (
+      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
+      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
+      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
+    )
+    select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
+    from   seen as s
+    group  by s.period
+    $query$,
+    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end));
+end $$;
+comment on function tracking.activity_query is 'The query that answers analytics.activity, from hours.';
+
+-- The same, by sets.
+create function tracking.activity_sets_query(circle uuid, period text, event text, org uuid, since timestamptz, until timestamptz)
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_events constant text[] := case when event is not null then array[event] end;
+  v_period constant text := tracking.period_expression('d.at', period);
+begin
+  return case when circle is not null and period <> 'hour' then format(
+    $query$
+    select s.period, sum(s.events)::bigint as events, sum(s.actors)::bigint as actors, %1$s as orgs
+    from   (
+      select %2$s as period, d.page, sum(d.events) as events, bit_count(bit_or(d.members)) as actors
+      from   (%3$s) as d
+      group  by 1, 2
+    ) as s%4$s
+    group  by s.period
+    $query$,
+    case when org is null then 'max(coalesce(o.orgs, 0))' else '1::bigint' end,
+    v_period, tracking.days_query(circle, since, until, v_events),
+    case when org is null then format(
+      $query$
+    left   join (
+      select o.period, sum(o.orgs)::bigint as orgs
+      from   (select %1$s as period, d.page, bit_count(bit_or(d.members)) as orgs from (%2$s) as d group by 1, 2) as o
+      group  by o.period
+    ) as o on o.period = s.period$query$,
+      v_period, tracking.days_query(tracking.all_orgs(), since, until, v_events)) end) end;
+end $$;
+comment on function tracking.activity_sets_query is 'The query that answers analytics.activity, from days; null where there is no circle.';
+revoke execute on function tracking.activity_query, tracking.activity_sets_query from public;
+grant execute on function tracking.activity_query, tracking.activity_sets_query to anon, authenticated, service_role, analyst;
 
 create function analytics.activity(
   period text default 'day', event text default null,
@@ -694,22 +1046,15 @@ begin
   perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
-    with seen as (
-      select s.period, s.actor_id, s.org_id, sum(s.events) as events, grouping(s.actor_id) = 0 as is_actor
-      from   (select %1$s as period, h.actor_id, h.org_id, h.events from (%2$s) as h) as s
-      group  by grouping sets ((s.period, s.actor_id), (s.period, s.org_id))
-    ),
-    counted as (
-      select s.period, sum(s.events) filter (where s.is_actor)::bigint as events, count(s.actor_id) as actors, count(s.org_id) as orgs
-      from   seen as s
-      group  by s.period
-    )
+    with counted as (%1$s)
     select p.period, coalesce(c.events, 0), coalesce(c.actors, 0), coalesce(c.orgs, 0)
-    from   (%3$s) as p
+    from   (%2$s) as p
     left   join counted as c using (period)
     order  by 1
     $query$,
-    tracking.period_expression('h.hour', period), tracking.hours_query(org, app, since, until, tags, case when event is not null then array[event] end),
+    coalesce(
+      tracking.activity_sets_query(tracking.circle_of('actor', org, app, tags), period, event, org, since, until),
+      tracking.activity_query(period, event, org, app, since, until, tags)),
     tracking.periods_query(period, since, until, 'counted'));
 end $$;
 comment on function analytics.activity is

@@ -77,9 +77,6 @@ alter table tracking.erasures enable row level security;
 alter table tracking.erasure_notices enable row level security;
 grant select on tracking.erasures, tracking.erasure_notices to service_role;
 
--- Builds of a person are found by this, when they are erased, and when they are shown.
-create index build_requests_requested_by on public.build_requests (requested_by);
-
 
 -- The seam ------------------------------------------------------------------------------------------
 -- What the chapters on identity and permissions hold of people and organizations. Replace these functions to erase them

@@ -62,7 +62,7 @@ async function erase(sql: Sql, cli: Cli, task: Task): Promise<void> {
     const { erasure, events } = reached
     return terminal.print(jsonLine({ [subject]: id, erasure, events, sinks: sinks.map(({ name }) => name) }))
   }
-  terminal.say(`Erased: ${amount(reached.events)} events, and all else. ${await sinksInWords(sinks)}`.trim())
+  terminal.say(`Erased: ${several(reached.events, 'event')}, and all else. ${await sinksInWords(sinks)}`.trim())
 }
 
 type Held = { events: number, builds: number, letters: number, api_keys: number, roles: number }
@@ -77,7 +77,7 @@ async function count(sql: Sql, { subject, id }: Task): Promise<Held> {
 function inWords({ events, builds, letters, api_keys, roles }: Held): string {
   const counts = { event: events, build: builds, 'undelivered event': letters, 'API key': api_keys, role: roles }
   const words = Object.entries(counts).filter(([name, n]) => n > 0 || name === 'event')
-    .map(([name, n]) => `${amount(n)} ${name}${n === 1 ? '' : 's'}`)
+    .map(([name, n]) => several(n, name))
   return words.length < 2 ? words.join() : `${words.slice(0, -1).join(', ')} and ${words.at(-1)}`
 }
 
@@ -143,3 +143,4 @@ async function sinksInWords(sinks: Notice[]): Promise<string> {
 }
 
 const amount = (number: number): string => number.toLocaleString('en')
+const several = (number: number, name: string): string => `${amount(number)} ${name}${number === 1 ? '' : 's'}`

@@ -507,8 +507,8 @@ async function createSink(name: string): Promise<void> {
 
 /** Delivers to a sink all that there is; answers how many events it got, and how many it did not want. */
 async function delivered(name: string): Promise<{ events: number, filtered: number }> {
-  const [batch] = await world.sql`select tracking.lease_batch(${name}, 'test') as batch`
-  const { lease, shard, events } = batch!.batch
+  const [batch] = await world.sql`select * from tracking.lease_batch(${name}, 'test')`
+  const { lease, shard, events } = batch!
   await world.sql`select tracking.complete_batch(${name}, ${shard}, ${lease}, '[]')`
   const [cursor] = await world.sql`select filtered::int from tracking.cursors where sink = ${name}`
   return { events: events.length, filtered: cursor!.filtered }

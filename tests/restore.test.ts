@@ -85,7 +85,8 @@ test.each<[string, Way]>([
   await writeAsPeople(there, 'Early')
 
   // Then no sink is read on, made or rewound, and nothing is dropped
-  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `make_partitions()`, `drop_partitions('0')`, `roll_up()`, `recount_activity()`]) {
+  for (const statement of [`lease_batch('caught_up', 'test')`, `create_sink('more', 'ndjson')`, `rewind_sink('amid', '-infinity')`, `make_partitions()`, `drop_partitions('0')`, `roll_up()`, `recount_activity()`,
+    `apply_retention()`, `note_export('2025-03-01', 'f', 1, '1:1:')`, `erase_actor('${people.ada}')`, `continue_erasure('${people.ada}')`]) {
     expect(await failureOf(there.unsafe(`select tracking.${statement}`))).toMatchObject({ code: '55000', message: 'log_restored' })
   }
   expect((await there`select epoch, event from events where event like 'New %' order by event`).map(({ epoch }) => epoch)).toEqual([1, 1, 1])
@@ -122,6 +123,45 @@ test.each<[string, Way]>([
   // And a replay has all of it, the old generation first
   await there`select tracking.rewind_sink('amid', '-infinity')`
   expect(await drain(there, 'amid')).toEqual(all)
+})
+
+test.each<[string, Way]>([
+  ['that is behind', { there: 'behind' }], ['that is ahead', { there: 'ahead' }], ['that is about as far', { there: 'level' }],
+])('a log of which a month was copied without a channel, and of which somebody was erased, is read on in a cluster %s', async (_, way) => {
+  // Given a month that lost a channel, here, before the dump
+  await prepare(way)
+  await here`select tracking.create_sink('sink', 'ndjson', from_beginning => true)`
+  for (const name of ['Noise', 'Old 1', 'Old 2']) await backfill(here, name)
+  await here`update events set channel = 'noise' where event = 'Noise'`
+  await here`select tracking.make_partitions()`
+  for (let n = 3; n < 20; n++) await write(here, `Old ${n}`)
+  const delivered = await take(here, 'sink', 5)
+  await here`insert into tracking.retention (channel, keep) values ('noise', '1 month')`
+  expect(await here`select channels, dropped, events::int from tracking.apply_retention()`).toEqual([{ channels: ['noise'], dropped: true, events: 1 }])
+  await here`insert into events (scope_id, actor_id, occurred_at, event_id, event, source)
+    select ${people.bob}, ${people.bob}, tracking.event_time(i.id), i.id, 'Bob', 'service' from tracking.new_event_id('2025-03-06') as i (id)`
+  await here`select tracking.erase_actor(${people.bob})`
+  expect(await here`select * from tracking.delivery_gaps`).toEqual([])
+
+  // When it is restored, and said so, and the same happens there
+  const there = await restoreElsewhere(here, way, (sql) => inSubtransaction(sql, 'New 0'))
+  await write(there, 'New 1')
+  await there`select tracking.raise_epoch()`
+  expect(await there`select distinct epoch, event like 'New %' as is_new from events order by 1`).toEqual([{ epoch: 1, is_new: false }, { epoch: 2, is_new: true }])
+  await backfill(there, 'New noise')
+  await there`update events set channel = 'noise' where event = 'New noise'`
+  expect([...delivered, ...await drain(there, 'sink')].length).toBe(1 + 19 + 3)
+  await there`insert into tracking.retention (channel, keep) values ('noise', '1 month')`
+  await there`select tracking.make_partitions()`
+  expect(await there`select channels, dropped, events::int from tracking.apply_retention()`).toEqual([{ channels: ['noise'], dropped: true, events: 1 }])
+  expect(await there`select * from tracking.delivery_gaps`).toEqual([])
+  expect(await there`select epoch, count(*)::int as n from events group by 1 order by 1`).toEqual([{ epoch: 1, n: 19 }, { epoch: 2, n: 2 }])
+
+  // Then it is told apart once more, from there
+  expect(await there`select tracking.is_restored() as it`).toEqual([{ it: false }])
+  await there`select tracking.erase_actor(${people.ada})`
+  expect(await there`select * from tracking.delivery_gaps`).toEqual([])
+  expect(await there`select count(*)::int as n from events`).toEqual([{ n: 0 }])
 })
 
 test('restored row by row into a cluster that is about as far, a log may be sent twice in part, and nothing of it is skipped', async () => {
@@ -315,10 +355,10 @@ async function openTransaction(sql: Sql, name: string) {
 type Batch = { shard: number, lease: string, events: { event_id: string }[] }
 
 async function take(sql: Sql, sink: string, size: number): Promise<string[]> {
-  const [row] = await sql<{ batch: Batch | null }[]>`select tracking.lease_batch(${sink}, 'test', ${size}) as batch`
-  if (!row?.batch) return []
-  await sql`select tracking.complete_batch(${sink}, ${row.batch.shard}, ${row.batch.lease})`
-  return row.batch.events.map(({ event_id }) => event_id)
+  const [batch] = await sql<Batch[]>`select * from tracking.lease_batch(${sink}, 'test', ${size})`
+  if (!batch) return []
+  await sql`select tracking.complete_batch(${sink}, ${batch.shard}, ${batch.lease})`
+  return batch.events.map(({ event_id }) => event_id)
 }
 
 async function drain(sql: Sql, sink: string): Promise<string[]> {

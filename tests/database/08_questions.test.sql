@@ -1,7 +1,7 @@
 -- Chapter 8.1: the questions, on logs small enough to answer by hand. (tests/questions.test.ts asks them of any log, and as
 -- everybody.)
 begin;
-select plan(105);
+select plan(106);
 
 -- Something happens: at an hour of 2 March 2026, a Monday, or whenever.
 create function tests.happen(
@@ -323,9 +323,9 @@ from   (values
   ('funnel(''{{A,B},{C,D}}'')', 'invalid_steps A funnel''s steps are a list, not a table. Name the events in their order, as in array[''Build Requested'', ''Build Succeeded''].'),
   ('funnel(''{A,null}'')', 'invalid_steps A step is blank. Name an event for each step, as it is in the log.'),
   ('funnel(array[''A'', E'' \t'']) ', 'invalid_steps A step is blank. Name an event for each step, as it is in the log.'),
-  ('funnel(''{A,B}'', ''0'')', 'invalid_window within is not more than nothing. Give a span of time such as ''30 minutes'' or ''7 days''.'),
-  ('funnel(''{A,B}'', ''-1 day'')', 'invalid_window within is not more than nothing. Give a span of time such as ''30 minutes'' or ''7 days''.'),
-  ('funnel(''{A,B}'', null)', 'invalid_window within is not more than nothing. Give a span of time such as ''30 minutes'' or ''7 days''.'),
+  ('funnel(''{A,B}'', ''0'')', 'invalid_window within is not more than nothing and at most 100 years. Give a span of time such as ''30 minutes'' or ''7 days''.'),
+  ('funnel(''{A,B}'', ''-1 day'')', 'invalid_window within is not more than nothing and at most 100 years. Give a span of time such as ''30 minutes'' or ''7 days''.'),
+  ('funnel(''{A,B}'', null)', 'invalid_window within is not more than nothing and at most 100 years. Give a span of time such as ''30 minutes'' or ''7 days''.'),
   ('funnel(''{A,B}'', by => ''team'')', 'invalid_by by is none of actor, org, but ''team''. Ask with by => ''actor''.'),
   ('funnel(''{A,B}'', by => null)', 'invalid_by by is none of actor, org, but null. Ask with by => ''actor''.'),
   ('funnel(''{A,B}'', tags => ''[]'')', 'invalid_tags tags are not an object. Ask for tags as {"platform": "ios"}.'),
@@ -346,8 +346,9 @@ from   (values
   ('paths(''A'', 0)', 'invalid_depth depth is not from 1 to 20. Ask with depth => 3.'),
   ('paths(''A'', 21)', 'invalid_depth depth is not from 1 to 20. Ask with depth => 3.'),
   ('paths(''A'', null)', 'invalid_depth depth is not from 1 to 20. Ask with depth => 3.'),
-  ('paths(''A'', gap => ''0'')', 'invalid_gap gap is not more than nothing. Give a span of time such as ''30 minutes'' or ''7 days''.'),
-  ('sessions(''-1 second'')', 'invalid_gap gap is not more than nothing. Give a span of time such as ''30 minutes'' or ''7 days''.'),
+  ('paths(''A'', gap => ''0'')', 'invalid_gap gap is not more than nothing and at most 100 years. Give a span of time such as ''30 minutes'' or ''7 days''.'),
+  ('paths(''A'', gap => ''101 years'')', 'invalid_gap gap is not more than nothing and at most 100 years. Give a span of time such as ''30 minutes'' or ''7 days''.'),
+  ('sessions(''-1 second'')', 'invalid_gap gap is not more than nothing and at most 100 years. Give a span of time such as ''30 minutes'' or ''7 days''.'),
   ('sessions(tags => ''"a"'')', 'invalid_tags tags are not an object. Ask for tags as {"platform": "ios"}.'),
   ('surfaces(tags => ''null'')', 'invalid_tags tags are not an object. Ask for tags as {"platform": "ios"}.'),
   ('activity(''year'')', 'invalid_period period is none of hour, day, week, month, but ''year''. Ask with period => ''hour''.'),
