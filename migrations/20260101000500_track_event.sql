@@ -85,8 +85,9 @@ comment on function tracking.attribute is 'Judges who an event is by and for, fr
 revoke execute on function tracking.attribute from public;
 
 -- Judges a row of old data, in which user_id was a person's id or an organization's. The host's own tables say which;
--- what they do not know is undecided, unless whoever imports it says how unknown_as is meant: actor, org or skip. An
--- app or another organization that is no more keeps no event out: the row loses it, and its tags still say it.
+-- what they do not know is undecided, unless whoever imports it says how unknown_as is meant: actor, org or skip; and
+-- who was erased (chapter 9.1) stays so. An app or another organization that is no more keeps no event out: the row
+-- loses it, and its tags still say it.
 create function tracking.attribute_history(user_id text, actor_id text, org_id text, app_id text, unknown_as text)
   returns tracking.attribution
   language plpgsql stable
@@ -100,6 +101,8 @@ declare
   v_warnings text[];
 begin
   v_fault := case
+    when tracking.was_erased(array[user_id, actor_id, org_id, v_person::text, v_owner::text]) then array[
+      'erased', 'The person or the organization was erased.', 'Nothing old is recorded of who was erased: leave such rows out.']
     when num_nonnulls(v_person, v_org) = 2 then array[
       'user_ambiguous', format('%s is a person and an organization.', user_id),
       'Name the organization in org_id, or the person in actor_id, instead of user_id.']
@@ -139,7 +142,7 @@ begin
   return row(v_person, v_org, case when v_owner = v_org then app_id end, null, v_warnings)::tracking.attribution;
 end $$;
 comment on function tracking.attribute_history is
-  'Judges who a row of old data is by and for, from the ids that it has. Faults: user_unknown, email_unknown, user_anonymous, user_ambiguous, user_missing.';
+  'Judges who a row of old data is by and for, from the ids that it has. Faults: user_unknown, email_unknown, user_anonymous, user_ambiguous, user_missing, erased.';
 revoke execute on function tracking.attribute_history from public;
 
 
