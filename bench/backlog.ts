@@ -131,12 +131,15 @@ export async function writeBacklog(sql: Sql, count: number): Promise<Backlog> {
   return { behind, ids: rows.map(({ event_id }) => event_id) }
 }
 
+/** How many sinks, and how many batches of each may be under way at once. */
+export type Sinks = { readonly count: number, readonly shards?: number }
+
 /** Makes sinks that have what is behind a snapshot before them, each with an URL of its own below the given one. */
-export async function createSinks(sql: Sql, count: number, behind: string, url: string): Promise<void> {
+export async function createSinks(sql: Sql, { count, shards = 1 }: Sinks, behind: string, url: string): Promise<void> {
   await sql`delete from tracking.sinks`
   for (let n = 1; n <= count; n++) {
     const settings = sql.json({ host: `${url}/sink_${n}` })
-    await sql`select from tracking.create_sink(${`sink_${n}`}, 'posthog', ${settings})`
+    await sql`select from tracking.create_sink(${`sink_${n}`}, 'posthog', ${settings}, shards => ${shards})`
   }
   await sql`
     update tracking.cursors
@@ -147,7 +150,8 @@ export async function createSinks(sql: Sql, count: number, behind: string, url: 
 /** Says whether every sink is booked to have all of the backlog. */
 export async function areSinksDone(sql: Sql, { ids }: Backlog): Promise<boolean> {
   const [row] = await sql<{ done: boolean }[]>`
-    select bool_and((delivered, filtered, undelivered) = (${ids.length}::bigint, 0, 0)) as done from tracking.cursors`
+    select bool_and(s.delivered = ${ids.length}) as done
+    from   (select sum(c.delivered) as delivered from tracking.cursors as c group by c.sink) as s`
   return row!.done
 }
 
