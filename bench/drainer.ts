@@ -1,5 +1,5 @@
 import { Agent, request, type IncomingMessage } from 'node:http'
-import { drain } from '../src/delivery.ts'
+import { drain, readSinks, type Courier } from '../src/delivery.ts'
 import { createLog } from '../src/log.ts'
 import { openPool } from '../src/pool.ts'
 import type { LoggedEvent, Sink } from '../src/sink.ts'
@@ -35,15 +35,15 @@ async function told(): Promise<void> {
 const never = new AbortController().signal
 
 // What the worker does for each sink, with a sink of one's own.
-async function drainSinks(databaseUrl: string, url: string, sinks: number): Promise<void> {
+async function drainSinks(databaseUrl: string, url: string): Promise<void> {
   const sql = openPool(databaseUrl, { max: 8 })
-  await sql`select`
+  const sinks = await readSinks(sql)
   await told()
   const ending = { closing: never, hurrying: never, leaving: never }
-  await Promise.all(Array.from({ length: sinks }, async (_, n) => {
-    const name = `sink_${n + 1}`
+  await Promise.all(sinks.flatMap(({ name, shards }) => {
     const send: Sink['send'] = async (events) => { await post(`${url}/${name}`, toList(events)); return [] }
-    await drain({ sql, worker: 'bench', batchSize: batchSize * Number(process.env.LEASES ?? 1), open: () => ({ maxBatch: batchSize, send }) }, name, ending)
+    const courier: Courier = { sql, worker: 'bench', batchSize, open: () => ({ maxBatch: batchSize, send }) }
+    return Array.from({ length: shards }, () => drain(courier, name, ending))
   }))
 }
 
@@ -118,7 +118,7 @@ async function drainBoss(databaseUrl: string, url: string): Promise<void> {
   }))
 }
 
-const drainers: Record<Drainer, (databaseUrl: string, url: string, places: number) => Promise<void>> = {
+const drainers: Record<Drainer, (databaseUrl: string, url: string) => Promise<void>> = {
   'actorscope': drainSinks,
   'actorscope-posthog': runWholeWorker,
   'graphile-batched': (databaseUrl, url) => drainGraphile(databaseUrl, url, true),
@@ -126,6 +126,6 @@ const drainers: Record<Drainer, (databaseUrl: string, url: string, places: numbe
   'pg-boss': drainBoss,
 }
 
-const [drainer, databaseUrl, url, places] = process.argv.slice(2) as [Drainer, string, string, string]
+const [drainer, databaseUrl, url] = process.argv.slice(2) as [Drainer, string, string]
 process.on('disconnect', () => process.exit())
-await drainers[drainer](databaseUrl, url, Number(places))
+await drainers[drainer](databaseUrl, url)

@@ -45,14 +45,16 @@ type Terms = { rounds: number, durable: boolean, ring: Ring }
 // Of contests that are timed: so many rounds are enough where they have taken so many milliseconds.
 const [enough, patience] = [3, 90_000]
 
-/** Lets the contenders take turns, A B C A B C …, after one round that does not count. */
+/** Lets the contenders take turns, A B C C B A A B C …, after one round that does not count. */
 export async function measure(contest: Contest, { rounds, durable, ring }: Terms): Promise<Measurement> {
   await ring.setDurable(durable)
   const figures: number[][] = contest.contenders.map(() => [])
   const startedAt = performance.now()
   for (let round = -1; round < rounds; round++) {
     if (contest.isTimed && round >= enough && performance.now() - startedAt > patience) break
-    for (const [index, contender] of contest.contenders.entries()) {
+    const turns = [...contest.contenders.entries()]
+    // There and back, so that nobody always comes behind the same one, whose dust may not have settled yet.
+    for (const [index, contender] of round % 2 === 0 ? turns : turns.toReversed()) {
       const figure = await contender.run()
       if (round >= 0) figures[index]?.push(figure)
     }

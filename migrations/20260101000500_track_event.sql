@@ -85,8 +85,9 @@ comment on function tracking.attribute is 'Judges who an event is by and for, fr
 revoke execute on function tracking.attribute from public;
 
 -- Judges a row of old data, in which user_id was a person's id or an organization's. The host's own tables say which;
--- what they do not know is undecided, unless whoever imports it says how unknown_as is meant: actor, org or skip. An
--- app or another organization that is no more keeps no event out: the row loses it, and its tags still say it.
+-- what they do not know is undecided, unless whoever imports it says how unknown_as is meant: actor, org or skip; and
+-- who was erased (chapter 9.1) stays so. An app or another organization that is no more keeps no event out: the row
+-- loses it, and its tags still say it.
 create function tracking.attribute_history(user_id text, actor_id text, org_id text, app_id text, unknown_as text)
   returns tracking.attribution
   language plpgsql stable
@@ -100,6 +101,8 @@ declare
   v_warnings text[];
 begin
   v_fault := case
+    when tracking.was_erased(array[user_id, actor_id, org_id, v_person::text, v_owner::text]) then array[
+      'erased', 'The person or the organization was erased.', 'Nothing old is recorded of who was erased: leave such rows out.']
     when num_nonnulls(v_person, v_org) = 2 then array[
       'user_ambiguous', format('%s is a person and an organization.', user_id),
       'Name the organization in org_id, or the person in actor_id, instead of user_id.']
@@ -139,7 +142,7 @@ begin
   return row(v_person, v_org, case when v_owner = v_org then app_id end, null, v_warnings)::tracking.attribution;
 end $$;
 comment on function tracking.attribute_history is
-  'Judges who a row of old data is by and for, from the ids that it has. Faults: user_unknown, email_unknown, user_anonymous, user_ambiguous, user_missing.';
+  'Judges who a row of old data is by and for, from the ids that it has. Faults: user_unknown, email_unknown, user_anonymous, user_ambiguous, user_missing, erased.';
 revoke execute on function tracking.attribute_history from public;
 
 
@@ -410,6 +413,7 @@ begin
       from   (
         select s.n, s.payload, s.stated,
                case
+                 when substr(s.payload ->> 'event_id', 15, 1) is distinct from '7' then null -- most ids of others: not worth a call
                  when v_history then tracking.uuid_v7_at(s.payload ->> 'event_id', s.stated)
                  else tracking.uuid_v7_in(s.payload ->> 'event_id')
                end as v7
@@ -516,7 +520,8 @@ begin
   end if;
   return v_answer;
 end $$;
-comment on function tracking.record_events is 'Behind track_event and track_events: records what is sound, and says of each event what became of it.';
+comment on function tracking.record_events is
+  'Behind track_event, track_events and actorscope import: records what is sound, and says of each event what became of it. unknown_as (actor, org or skip) says that the events are old data, and how ids are meant that nobody knows.';
 revoke execute on function tracking.record_events from public;
 grant execute on function tracking.record_events to anon, authenticated, service_role;
 

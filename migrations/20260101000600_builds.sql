@@ -44,6 +44,7 @@ create table public.build_requests (
   constraint lifecycle_is_known check (lifecycle in ('requested', 'started', 'finished'))
 );
 create index build_requests_owner_org_created_at on public.build_requests (owner_org, created_at);
+create index build_requests_requested_by on public.build_requests (requested_by);
 create index build_requests_unfinished on public.build_requests (updated_at) where lifecycle <> 'finished';
 create index build_requests_to_stop on public.build_requests (completed_at)
   where status = 'timed_out' and builder_job_id is not null and job_stopped_at is null;

@@ -34,12 +34,14 @@ create function tracking.check_filters(since timestamptz, until timestamptz, tag
 as $$
 begin
   if since >= until then
-    perform tracking.refuse_argument('invalid_range', 'since is not before until.', 'until is the first moment that does not count any more.');
+    perform tracking.refuse_argument('invalid_range', 'since is not before until.',
+      'until is the first moment that does not count any more.');
   elsif jsonb_typeof(tags) <> 'object' then
     perform tracking.refuse_argument('invalid_tags', 'tags are not an object.', 'Ask for tags as {"platform": "ios"}.');
   end if;
 end $$;
-comment on function tracking.check_filters is 'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
+comment on function tracking.check_filters is
+  'Refuses filters that nothing could pass. Errors: invalid_range, invalid_tags (22023).';
 
 create function tracking.check_choice(argument text, choice text, choices text[])
   returns void
@@ -49,11 +51,13 @@ as $$
 begin
   if choice is null or choice <> all (choices) then
     perform tracking.refuse_argument('invalid_' || argument,
-      format('%s is none of %s, but %s.', argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
+      format('%s is none of %s, but %s.',
+        argument, array_to_string(choices, ', '), coalesce(quote_literal(left(choice, 100)), 'null')),
       format('Ask with %s => %L.', argument, choices[1]));
   end if;
 end $$;
-comment on function tracking.check_choice is 'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
+comment on function tracking.check_choice is
+  'Refuses an argument that is none of its choices. Errors: invalid_<argument> (22023).';
 
 create function tracking.check_event(argument text, event text)
   returns void
@@ -78,7 +82,8 @@ begin
       'Give a span of time such as ''30 minutes'' or ''7 days''.');
   end if;
 end $$;
-comment on function tracking.check_span is 'Refuses a span of time that is negative, zero, null, or longer than a century (22023).';
+comment on function tracking.check_span is
+  'Refuses a span of time that is negative, zero, null, or longer than a century (22023).';
 
 create function tracking.check_number(argument text, number integer, most integer)
   returns void
@@ -87,27 +92,35 @@ create function tracking.check_number(argument text, number integer, most intege
 as $$
 begin
   if number is null or number not between 1 and most then
-    perform tracking.refuse_argument('invalid_' || argument, format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
+    perform tracking.refuse_argument('invalid_' || argument,
+      format('%s is not from 1 to %s.', argument, most), format('Ask with %s => 3.', argument));
   end if;
 end $$;
 comment on function tracking.check_number is 'Refuses a number that is not from 1 to a most. Errors: invalid_<argument> (22023).';
 
-revoke execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+revoke execute on function
+  tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span,
+  tracking.check_number
   from public;
-grant execute on function tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span, tracking.check_number
+grant execute on function
+  tracking.refuse_argument, tracking.check_filters, tracking.check_choice, tracking.check_event, tracking.check_span,
+  tracking.check_number
   to anon, authenticated, service_role, analyst;
 
 
 -- How far people get --------------------------------------------------------------------------------
 
 create type analytics.funnel_step as (
-  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric, median_seconds double precision);
+  breakdown text, step integer, event text, subjects bigint, conversion numeric, step_conversion numeric,
+  median_seconds double precision);
 comment on type analytics.funnel_step is 'How many got as far as a step of a funnel.';
 comment on column analytics.funnel_step.breakdown is 'The tag''s value; null where the event had none, or no tag was asked for.';
 comment on column analytics.funnel_step.step is 'From 1 on.';
 comment on column analytics.funnel_step.subjects is 'How many persons, or organizations, came at least so far.';
-comment on column analytics.funnel_step.conversion is 'Which part of those of the first step, from 0 to 1; null where there were none.';
-comment on column analytics.funnel_step.step_conversion is 'Which part of those of the step before, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.conversion is
+  'Which part of those of the first step, from 0 to 1; null where there were none.';
+comment on column analytics.funnel_step.step_conversion is
+  'Which part of those of the step before, from 0 to 1; null where there were none.';
 comment on column analytics.funnel_step.median_seconds is 'From the step before; null for the first.';
 
 create function tracking.check_steps(steps text[])
@@ -155,15 +168,18 @@ declare
 begin
   for n in 1 .. cardinality(steps) loop
     if array_position(steps, steps[n]) = n then
-      v_times := v_times || format('array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
+      v_times := v_times || format(
+        'array_agg(e.occurred_at order by e.occurred_at) filter (where e.event = %L) as times_%s', steps[n], n);
     end if;
     continue when n = 1;
-    v_attempt := format('select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
+    v_attempt := format(
+      'select *, s.times_%1$s[width_bucket(at_%2$s, s.times_%1$s) + 1] as at_%3$s from (%4$s) as step_%2$s offset 0',
       array_position(steps, steps[n]), n - 1, n, v_attempt);
     v_reached := v_reached || format('nullif(a.at_%s - a.at_1 <= %L, false)', n, within);
     v_counts := v_counts || format('count(*) filter (where b.reached >= %s)', n);
     v_seconds := v_seconds || format(
-      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) filter (where b.reached >= %1$s)', n, n - 1);
+      'percentile_cont(0.5) within group (order by date_part(''epoch'', b.at_%1$s - b.at_%2$s)) '
+      'filter (where b.reached >= %1$s)', n, n - 1);
   end loop;
   return format(
     $query$
@@ -198,7 +214,8 @@ begin
     $query$,
     v_subject, array_to_string(v_times, ', '), tracking.events_query(org, app, since, until, tags, steps), steps[1],
     array_to_string(v_reached, ', '), v_attempt,
-    case when breakdown is null then 'null::text' else 'v.value' end, array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
+    case when breakdown is null then 'null::text' else 'v.value' end,
+    array_to_string(v_counts, ', '), array_to_string(v_seconds, ', '),
     case when breakdown is not null then format(
       $query$
       left   join (
@@ -216,7 +233,8 @@ grant execute on function tracking.funnel_query to anon, authenticated, service_
 
 create function analytics.funnel(
   steps text[], within interval default '7 days', by text default 'actor', breakdown text default null,
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null,
+  tags jsonb default '{}')
   returns setof analytics.funnel_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -228,7 +246,8 @@ begin
   perform tracking.check_span('invalid_window', 'within', within);
   perform tracking.check_choice('by', by, '{actor,org}');
   perform tracking.check_filters(since, until, tags);
-  return query execute tracking.funnel_query(array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
+  return query execute tracking.funnel_query(
+    array(select unnest(steps)), within, by, breakdown, org, app, since, until, tags);
 end $$;
 comment on function analytics.funnel is
   'How many persons (by => ''org'': organizations) got through events, one strictly after the other, all within a span of time. '
@@ -572,7 +591,8 @@ comment on function analytics.active is
 
 -- What they do next ---------------------------------------------------------------------------------
 
-create type analytics.path_step as (step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
+create type analytics.path_step as (
+  step integer, source text, target text, paths bigint, actors bigint, median_seconds double precision);
 comment on type analytics.path_step is 'How many paths went from one event to the next one.';
 comment on column analytics.path_step.step is '1 leads away from the event that paths begin with.';
 comment on column analytics.path_step.source is 'The event that they were at.';
@@ -609,7 +629,8 @@ grant execute on function tracking.path_starts to anon, authenticated, service_r
 -- before the rest is sorted, it is left out.)
 create function analytics.paths(
   from_event text, depth integer default 3, gap interval default '30 minutes',
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null,
+  tags jsonb default '{}')
   returns setof analytics.path_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -650,7 +671,8 @@ begin
       where  p.event = %6$L
       group  by p.actor_id
     )
-    select s.step::integer, s.source, s.target, count(*), count(distinct p.actor_id), percentile_cont(0.5) within group (order by s.seconds)
+    select s.step::integer, s.source, s.target, count(*), count(distinct p.actor_id),
+           percentile_cont(0.5) within group (order by s.seconds)
     from   placed as p
     join   starts as b on b.actor_id = p.actor_id
     cross  join lateral (select p.place - b.places[width_bucket(p.place, b.places)] as step offset 0) as n
@@ -666,8 +688,8 @@ begin
     depth + 1, gap, depth, from_event);
 end $$;
 comment on function analytics.paths is
-  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s next event comes within a gap, '
-  'for a number of steps. Events of the same moment are in the order of their names. '
+  'What persons did after an event: an event begins a path, unless it is on one; the path goes on while the person''s '
+  'next event comes within a gap, for a number of steps. Events of the same moment are in the order of their names. '
   'Errors: invalid_event, invalid_depth, invalid_gap, invalid_range, invalid_tags (22023).';
 
 create type analytics.session as (

@@ -93,8 +93,8 @@ Environment:
   ACTORSCOPE_EMAIL, ACTORSCOPE_PASSWORD                   sign in as a person, or
   ACTORSCOPE_ACCESS_TOKEN                                 be signed in already, or
   ACTORSCOPE_SECRET_KEY                                   be the service role
-  DATABASE_URL                                            Postgres itself, for up, doctor, import and catalog push;
-                                                          and for questions, where there are no credentials
+  DATABASE_URL                                            Postgres itself, for all that goes past the API; and for
+                                                          questions, where there are no credentials
   NO_COLOR, FORCE_COLOR                                   without colours, or with them even in a pipe
   Secrets are no flags, since the list of processes shows those.
 

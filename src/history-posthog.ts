@@ -1,5 +1,5 @@
 import type { Content } from './history-rows.ts'
-import { isObject, membersOf, objectOf, setMember, type Members } from './json.ts'
+import { membersOf, objectOf, setMember, type Members } from './json.ts'
 
 /**
  * Reads an event as PostHog exports it (https://posthog.com/docs/cdp/batch-exports, and `select * from events`):
@@ -75,7 +75,7 @@ function groupIn(properties: Members, groupType: string): string | undefined {
 function membersIn(json: string | undefined): Members {
   if (json?.startsWith('{')) return membersOf(json)
   const text = stringIn(json)
-  return text !== undefined && isObject(text) ? membersOf(text) : new Map()
+  return text?.startsWith('{') ? membersOf(text) : new Map()
 }
 
 const stringIn = (json: string | undefined): string | undefined =>

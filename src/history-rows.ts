@@ -4,7 +4,7 @@ import { createGunzip } from 'node:zlib'
 import { CsvError, parse as parseCsv, type Info } from 'csv-parse'
 import { fromPostHog } from './history-posthog.ts'
 import { linesOf } from './json-lines.ts'
-import { isObject, membersOf, objectOf, setMember, type Members } from './json.ts'
+import { membersOf, objectOf, setMember, type Members } from './json.ts'
 import { TrackingError } from './tracking-error.ts'
 
 /** An event is far smaller: 32 KB of tags, texts of a few thousand characters, and what PostHog adds. */
@@ -50,17 +50,23 @@ export async function* rowsOf(input: AsyncIterable<Buffer>, options: RowOptions)
   }
 }
 
-/** Says how an event of old data is to be recorded, whoever's export it is in. */
-function contentOf(fields: Members, { from, groupType }: RowOptions): Content {
-  const isPostHogs = from ? from === 'posthog' : fields.has('distinct_id')
-  return isPostHogs ? fromPostHog(fields, groupType) : { payload: fromV1(fields) }
+/** Reads a row, whoever's export it is in. What it is not by its form alone, is for the database to say. */
+function contentOf(read: () => Members, { from, groupType }: RowOptions): Content {
+  try {
+    const members = read()
+    const isPostHogs = from ? from === 'posthog' : members.has('distinct_id')
+    return isPostHogs ? fromPostHog(members, groupType) : { payload: fromV1(members) }
+  } catch (error) {
+    if (error instanceof SyntaxError) return { fault: noEvent(`No JSON object: ${error.message}.`) }
+    throw error
+  }
 }
 
-// A row of the first version may name its org among the tags alone; the database takes it from org_id.
-function fromV1(fields: Members): Members {
-  const tags = fields.get('tags')
-  if (!fields.has('org_id') && tags?.startsWith('{')) setMember(fields, 'org_id', membersOf(tags).get('org_id'))
-  return fields
+// An org may be named among the tags alone; the database takes it from org_id.
+function fromV1(payload: Members): Members {
+  const tags = payload.get('tags')
+  if (!payload.has('org_id') && tags?.startsWith('{')) setMember(payload, 'org_id', membersOf(tags).get('org_id'))
+  return payload
 }
 
 
@@ -75,33 +81,23 @@ async function* jsonRows(chunks: AsyncIterable<Buffer>, options: RowOptions): As
       read() {
         if (isCut) return { fault: tooLong() }
         if (!isUtf8(bytes)) return { fault: noEvent('The line is not UTF-8.') }
-        return readJson(text(), options)
+        return contentOf(() => membersOf(text()), options)
       },
     }
   }
 }
 
-function readJson(text: string, options: RowOptions): Content {
-  try {
-    const value: unknown = JSON.parse(text)
-    if (typeof value !== 'object' || value === null || Array.isArray(value)) return { fault: noEvent('The line is no object.') }
-  } catch (error) {
-    return { fault: noEvent(`The line is not JSON: ${(error as Error).message}.`) }
-  }
-  return contentOf(membersOf(text), options)
-}
-
 
 // CSV -----------------------------------------------------------------------------------------------
 
-type Record = { record: string[], info: Info }
+type CsvRecord = { record: string[], info: Info }
 
 async function* csvRows(chunks: AsyncIterable<Buffer>, options: RowOptions): AsyncGenerator<Row> {
   const parser = parseCsv({ bom: true, info: true, relax_column_count: true, skip_empty_lines: true, max_record_size: MAX_ROW })
   const source = Readable.from(chunks)
   source.on('error', (error) => parser.destroy(error))
   let names: string[] | undefined
-  for await (const { record, info } of source.pipe(parser) as AsyncIterable<Record>) {
+  for await (const { record, info } of source.pipe(parser) as AsyncIterable<CsvRecord>) {
     if (names) yield csvRow(info.lines, names, record, options)
     else refuseHeading(names = record.map((name) => name.trim().replace(/^\*\./, '')))
   }
@@ -118,8 +114,7 @@ function csvRow(end: number, names: string[], cells: string[], options: RowOptio
       if (cells.length !== names.length) {
         return { fault: noEvent(`The row has ${cells.length} cells, and the heading ${names.length}.`) }
       }
-      const fields = fieldsOf(names, cells)
-      return fields instanceof TrackingError ? { fault: fields } : contentOf(fields, options)
+      return contentOf(() => membersIn(names, cells), options)
     },
   }
 }
@@ -142,20 +137,28 @@ function refuseHeading(names: string[]): void {
 const jsonColumns = ['properties', 'tags', 'nonPersonTags']
 
 // An empty cell is an absent field: CSV knows no other.
-function fieldsOf(names: string[], cells: string[]): Members | TrackingError {
-  const fields: Members = new Map()
-  const members: { [column: string]: Members } = {}
+function membersIn(names: string[], cells: string[]): Members {
+  const members: Members = new Map()
+  const apart = new Map<string, Members>()
   for (const [index, name] of names.entries()) {
     const cell = cells[index]!
     if (cell === '') continue
-    const column = jsonColumns.find((one) => name.startsWith(`${one}.`))
-    if (column) (members[column] ??= new Map()).set(name.slice(column.length + 1), JSON.stringify(cell))
-    else if (!jsonColumns.includes(name)) fields.set(name, JSON.stringify(cell))
-    else if (isObject(cell)) fields.set(name, cell)
-    else return noEvent(`${name} is no JSON object.`)
+    const column = jsonColumns.find((one) => name.startsWith(one) && name[one.length] === '.')
+    if (column) apart.set(column, (apart.get(column) ?? new Map()).set(name.slice(column.length + 1), JSON.stringify(cell)))
+    else members.set(name, jsonColumns.includes(name) ? objectIn(cell, name) : JSON.stringify(cell))
   }
-  for (const [column, of] of Object.entries(members)) if (!fields.has(column)) fields.set(column, objectOf(of))
-  return fields
+  for (const [column, of] of apart) if (!members.has(column)) members.set(column, objectOf(of))
+  return members
+}
+
+/** @throws {SyntaxError} where the text is not one object */
+function objectIn(text: string, column: string): string {
+  try {
+    membersOf(text)
+    return text
+  } catch (error) {
+    throw new SyntaxError(`${column}: ${(error as Error).message}`)
+  }
 }
 
 

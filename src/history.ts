@@ -123,10 +123,7 @@ class Reader {
   }
 }
 
-function hasId(payload: Members): boolean {
-  const id = payload.get('event_id')
-  return id !== undefined && id !== 'null' && id !== '""'
-}
+const hasId = (payload: Members): boolean => ![undefined, 'null', '""'].includes(payload.get('event_id'))
 
 /** An event that is to be recorded. */
 type Item = { row: Row, payload: string }
@@ -136,7 +133,7 @@ class Batch {
   readonly items: Item[] = []
   readonly rejects: Reject[] = []
   readonly passedOver: Counts = {}
-  /** The first days of the months that its events happened in. */
+  /** The months that its events happened in: 2026-11. */
   readonly months = new Set<string>()
   private rows = 0
   private characters = 0
@@ -155,7 +152,7 @@ class Batch {
     if ('fault' in content) return void this.rejects.push(toReject(row, content.fault))
     const payload = prepare(content.payload)
     const month = monthOf(content.payload)
-    if (month) this.months.add(`${month}-01`)
+    if (month) this.months.add(month)
     this.items.push({ row, payload })
     this.characters += payload.length
   }
@@ -168,13 +165,18 @@ function prepare(payload: Members): string {
   return objectOf(payload)
 }
 
-/** The month of an event in UTC, give or take a time zone. */
+const tomorrow = new Date(Date.now() + 86_400_000).toISOString().slice(0, 7)
+
+/** The month of an event in UTC, give or take a time zone: 2026-11. */
 function monthOf(payload: Members): string | undefined {
-  const [, stated] = /^"(\d{4}-(?:0[1-9]|1[0-2]))-/.exec(payload.get('timestamp') ?? '') ?? []
-  const [, high = '', low = ''] = /^"([0-9a-f]{8})-([0-9a-f]{4})-7/i.exec(payload.get('event_id') ?? '') ?? []
-  const month = stated ?? (high && new Date(parseInt(high + low, 16)).toISOString().slice(0, 7))
-  const tomorrow = new Date(Date.now() + 86_400_000).toISOString()
-  return month >= '1970-01' && month <= tomorrow ? month : undefined
+  const month = payload.get('timestamp')?.slice(1, 8) ?? monthIn(payload.get('event_id'))
+  return month && month >= '1970-01' && month <= tomorrow && /^\d{4}-(0[1-9]|1[0-2])$/.test(month) ? month : undefined
+}
+
+/** The month of the time that a UUIDv7 carries. */
+function monthIn(id = ''): string | undefined {
+  const [, high, low] = /^"([0-9a-f]{8})-([0-9a-f]{4})-7/i.exec(id) ?? []
+  return high && low && new Date(parseInt(high + low, 16)).toISOString().slice(0, 7)
 }
 
 /** Hands batches to the database, one while another is still under way, and keeps account in their order. */
@@ -205,7 +207,7 @@ class Writer {
     const missing = [...months].filter((month) => !this.months.has(month))
     if (missing.length === 0) return
     await this.finish()
-    await this.history.makeMonths(missing.sort())
+    await this.history.makeMonths(missing.sort().map((month) => `${month}-01`))
     for (const month of missing) this.months.add(month)
   }
 

@@ -362,7 +362,7 @@ describe('rows that cannot be recorded', () => {
   test('in CSV are told by the line that they begin in', async () => {
     const ended = await importing([await writeText(`event,user_id,timestamp,tags\r\n"A",${people.bob},${at},"{""text"":""two\\nlines""}"\r\n"B\nB",${people.bob},${at}\r\n\r\nC,${people.bob},${at},[]\r\nD,${people.bob},${at},\r\n`, 'events.csv')])
     expect(ended).toMatchObject({ code: 1, stdout: `${became('2', '0', '0', '2')}dropped: 2 invalid_payload\n` })
-    expect(ended.stderr).toMatch(/^line 3: invalid_payload: The row has 3 cells, and the heading 4\. .*\nline 6: invalid_payload: tags is no JSON object\. .*\n$/)
+    expect(ended.stderr).toMatch(/^line 3: invalid_payload: The row has 3 cells, and the heading 4\. .*\nline 6: invalid_payload: No JSON object: tags: "\[" at character 1\. .*\n$/)
     expect(await log()).toMatchObject([{ event: 'A', tags: { text: 'two\nlines' } }, { event: 'D' }])
   })
 

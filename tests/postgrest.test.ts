@@ -1,7 +1,8 @@
 // What the local Data API owes to PostgREST, where @supabase/lite does otherwise: see src/postgrest.ts.
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { publishableKey, secretKey } from '../src/api.ts'
-import { elementsOf, membersOf } from '../src/json.ts'
+import { elementsOf, membersOf, objectOf } from '../src/json.ts'
 import { createWorld, signToken, type World } from './world.ts'
 
 let world: World
@@ -289,6 +290,22 @@ describe('JSON is split without being read', () => {
       [['a', '[1, {"x":"}\\"]"} ]'], ['b', '-1.50e3'], ['cd', 'null']])
     expect([...membersOf('{}')]).toEqual([])
     expect([...membersOf('{"a":1,"a":"\\\\"}')]).toEqual([['a', '"\\\\"']])
+  })
+
+  test('into members and back is the same object', () => {
+    fc.assert(fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(undefined, 1, '\t'), (object, space) => {
+      expect(JSON.parse(objectOf(membersOf(JSON.stringify(object, null, space))))).toEqual(JSON.parse(JSON.stringify(object)))
+    }))
+  })
+
+  test.each([
+    ['', 'it breaks off'], ['{', 'it breaks off'], ['{"a', 'it breaks off'], ['{"a"', 'it breaks off'], ['{"a":', 'it breaks off'],
+    ['{"a":"\\"}', 'it breaks off'], ['{"a":[{}', 'it breaks off'], ['{"a":1', 'it breaks off'], ['{"a":1,', 'it breaks off'],
+    ['nonsense', '"n" at character 1'], ['[1]', '"[" at character 1'], ['{a:1}', '"a" at character 2'], ['{"a" 1}', '"1" at character 6'],
+    ['{"a":}', '"}" at character 6'], ['{"a":]}', '"]" at character 6'], ['{"a":1 2}', '"2" at character 8'], ['{,}', '"," at character 2'],
+    ['{"a":1,}', '"}" at character 8'], ['{"a":1},{"b":2}', '"," at character 8'],
+  ])('into members where it is no object is refused: %s', (text, message) => {
+    expect(() => membersOf(text)).toThrow(new SyntaxError(message))
   })
 
   test('into elements', () => {

@@ -15,6 +15,8 @@ let world: World
 let sql: Sql
 beforeAll(async () => {
   world = await createWorld()
+  // Wherever the session is, days are those of UTC.
+  await world.sql.unsafe(`alter database ${new URL(world.databaseUrl).pathname.slice(1)} set timezone = 'Pacific/Auckland'`)
   sql = world.connectAs('lite') // a login whose claims are believed, and that may take on any role
 })
 afterAll(() => world.close())

@@ -2,8 +2,8 @@ import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { LoggedEvent, type EventRow } from '../src/sink.ts'
-import { orgs } from './demo.ts'
-import { createSink, deliver, open, retryNow, trackIn, type Track } from './sending.ts'
+import { orgs, people } from './demo.ts'
+import { createSink, deliver, open, retryNow, trackIn, writeEvent, type Track } from './sending.ts'
 import { createWorld, temporaryFolder, type World } from './world.ts'
 
 let world: World
@@ -37,6 +37,19 @@ test('a file gets the rows of the log, a line each', async () => {
   const lines = await linesOf(path)
   expect(lines.slice(0, -1).map((line) => JSON.parse(line))).toEqual(rows.map(({ row }) => row))
   expect(lines.at(-1)).toBe('')
+})
+
+test('a line is what the database wrote, with digits that JavaScript does not have, and nothing that ends a line', async () => {
+  const path = await createFileSink()
+  for (const event of ['First', 'Second \u2028', 'Third ,\n ]}']) {
+    await writeEvent(world.sql, { event: 'Event', actor_id: people.ada, description: event })
+  }
+  await world.sql`update public.events set tags = '{"n": 12345678901234567890.10, "text": ", \\n "}'`
+  await deliver(world.sql, 'file', { size: 2 })
+  const rows = await world.sql<{ line: string }[]>`
+    select row_to_json(e)::text as line from public.events as e order by txid, event_id`
+  expect(rows[0]!.line).toContain('12345678901234567890.10')
+  expect(await linesOf(path)).toEqual([...rows.map(({ line }) => line), ''])
 })
 
 test('a line that a crash cut short does not spoil the next', async () => {

@@ -414,6 +414,17 @@ test('through faults of every kind nothing is lost, and each org\'s events keep 
   posthog.breaches.length = 0
 })
 
+test('what becomes of the build of somebody who was erased is the organization\'s, and no person\'s', async () => {
+  await setUp()
+  await writeEvent(world.sql, {
+    event: 'Build Succeeded', actor_id: '00000000-0000-0000-0000-000000000000', org_id: orgs.acme, source: 'trigger',
+    tags: { platform: 'ios' } })
+  expect(await deliver(world.sql, 'posthog', { environment })).toBeNull()
+  expect(captured().at(-1)).toMatchObject({ event: 'Build Succeeded', distinct_id: orgs.acme })
+  expect(captured().at(-1)!.properties).not.toHaveProperty('$set')
+  expect(await deadLetters(world.sql, 'posthog')).toEqual([])
+})
+
 test('a request stays under PostHog\'s 20 MB', async () => {
   await setUp()
   const blob = 'x'.repeat(32_000)

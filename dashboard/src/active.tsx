@@ -64,7 +64,7 @@ function summaryOf(rows: ActiveRow[], by: By, period: Period): string {
 
 function Stack({ rows, period, label }: { rows: ActiveRow[], period: Period, label: string }) {
   const draw = useCallback((width: number): Plot.PlotOptions => {
-    const data = rows.flatMap((row) => (['returning', 'resurrected', 'new'] as const).map((part) => ({ at: new Date(row.period), part, value: row[part] })))
+    const data = rows.flatMap((row) => (['returning', 'resurrected', 'new'] as const).map((part) => ({ at: new Date(row.period), part, value: row[part] }))).filter(({ value }) => value > 0)
     const title = (row: ActiveRow) => `${periodName(row.period, period)}\n${count(row.active)} active\n` +
       (Object.keys(parts) as Part[]).map((part) => `${count(row[part])} ${parts[part].name.toLowerCase()}`).join('\n')
     return {

@@ -88,7 +88,7 @@ function Bars({ rows, measure, period, label }: { rows: ActivityRow[], measure: 
       marks: [
         ...grid({ tickFormat: 's' }),
         periodAxis(rows.map((row) => row.period), period, width),
-        Plot.rectY(data, { x: 'at', y: 'value', interval: intervals[period], fill: 'var(--chart)', inset: Math.min(1.5, width / rows.length / 10), ry2: 2 }),
+        Plot.rectY(data.filter(({ value }) => value > 0), { x: 'at', y: 'value', interval: intervals[period], fill: 'var(--chart)', inset: Math.min(1.5, width / rows.length / 10), ry2: 2 }),
         Plot.ruleY([0], { stroke: 'var(--line-strong)' }),
         Plot.tip(data, Plot.pointerX({ x: 'at', y: 'value', title: (d: { at: Date, value: number }) => `${periodName(d.at.toISOString(), period)}\n${count(d.value)} ${measures[measure].toLowerCase()}` })),
       ],

@@ -7,7 +7,7 @@ import { PersonLink, useNames } from './person-link.tsx'
 import { durationTicks, grid, intervals, middleOf, periodAxis, Plotted } from './plotted.tsx'
 import { buildHealth, latestBuilds, type BuildRow, type HealthRow, type Period } from './questions.ts'
 import { choose, linkTo } from './route.ts'
-import { Answered, Empty } from './states.tsx'
+import { Answered, Copyable, Empty } from './states.tsx'
 import { useAnswer, useFilters, useWorld } from './world.ts'
 
 const failures: Record<string, string> = {
@@ -45,9 +45,13 @@ export function Builds() {
 }
 
 function NoBuilds() {
+  const { apps, route, viewer } = useWorld()
+  const org = route.params.get('org')
+  const app = route.params.get('app') ?? apps.find(({ owner_org }) => !org || owner_org === org)?.app_id
   return (
     <Empty title="No builds here yet">
-      <p>No build has ended for what is chosen above. Choose a longer range, or ask for a build: <code>npx actorscope build request com.acme.app --platform ios</code></p>
+      <p>No build has ended for what is chosen above. Choose a longer range{app ? ', or ask for one:' : '.'}</p>
+      {app && <Copyable text={`ACTORSCOPE_EMAIL=${viewer.email} npx actorscope build request ${app} --platform ios`} />}
     </Empty>
   )
 }
@@ -87,6 +91,7 @@ function Outcomes({ rows, period, question }: PartProps) {
   const draw = useCallback((width: number): Plot.PlotOptions => {
     const data = rows.flatMap((row) => Object.entries({ Succeeded: row.succeeded, Failed: failedIn(row), Other: row.builds - row.succeeded - failedIn(row) })
       .map(([outcome, value]) => ({ at: new Date(row.period), outcome, value })))
+      .filter(({ value }) => value > 0)
     const title = (row: HealthRow) => `${periodName(row.period, period)}\n${many(row.builds, 'build')}\n${row.success_rate === null ? '' : `${percent(row.success_rate)} succeeded`}`
     return {
       height: 240,

@@ -1,10 +1,13 @@
 -- Chapter 5, old data: user_id was a person or an organization, and the host's own tables say which.
 begin;
-select plan(50);
+select plan(55);
 
 -- The demo world's Acme has an id that is a person's as well.
 insert into auth.users (id, email) values ('a0000000-0000-4000-8000-000000000002', 'evil@evil.test');
 insert into auth.users (id, email, is_sso_user) values (gen_random_uuid(), 'two@acme.test', true), (gen_random_uuid(), 'two@acme.test', true);
+insert into tracking.erasures (subject, subject_hash, asked_by, erased_at, done_at)
+select 'actor', sha256(convert_to(i.id, 'UTF8')), 'ada', now(), now()
+from   unnest('{10000000-0000-4000-8000-000000000003,a0000000-0000-4000-8000-00000000000e}'::text[]) as i (id);
 update auth.users set deleted_at = now() where email = 'nik@nowhere.test';
 
 -- Whom the log says that a row of old data belongs to, and the first warning; or why it does not. Empties the log.
@@ -79,6 +82,11 @@ from   (values
   ('{"user_id": 42}', 'user_anonymous'),
   ('{"user_id": "-a000000-0000-4000-8000-000000000001"}', 'user_anonymous'),
   ('{"user_id": "a0000000-0000-4000-8000-00000000000g", "org_id": "a0000000-0000-4000-8000-000000000001"}', 'user_anonymous'),
+  -- Erased: cyd, and an organization that is no more
+  ('{"user_id": "10000000-0000-4000-8000-000000000003", "tags": {"app_id": "com.acme.app"}}', 'erased'),
+  ('{"user_id": "CYD@acme.test"}', 'erased'),
+  ('{"user_id": "a0000000-0000-4000-8000-000000000001", "actor_id": "10000000-0000-4000-8000-000000000003"}', 'erased'),
+  ('{"user_id": "10000000-0000-4000-8000-000000000002", "org_id": "A0000000-0000-4000-8000-00000000000E"}', 'erased'),
   -- Faults that the log has for everybody
   ('{"user_id": "10000000-0000-4000-8000-000000000002", "timestamp": null}', 'timestamp_required'),
   ('{"user_id": "10000000-0000-4000-8000-000000000002", "event": " "}', 'missing_event'),
@@ -91,6 +99,7 @@ from   (values
   ('{"user_id": "a0000000-0000-4000-8000-0000000000ff", "tags": {"app_id": "com.acme.app"}}', 'actor', 'by a0000000-0000-4000-8000-0000000000ff for Acme about com.acme.app, version 2'),
   ('{"user_id": "a0000000-0000-4000-8000-0000000000ff"}', 'org', 'by nobody for a0000000-0000-4000-8000-0000000000ff, version 1'),
   ('{"user_id": "00000000-0000-0000-0000-000000000000"}', 'actor', 'user_anonymous'),
+  ('{"user_id": "a0000000-0000-4000-8000-00000000000e"}', 'org', 'erased'),
   ('{"user_id": "a0000000-0000-4000-8000-000000000001"}', 'actor', 'by nobody for Acme, version 1')
 ) as t ("row", unknown_as, verdict);
 

@@ -28,7 +28,7 @@ select results_eq(
   'the same, when the rollup has them');
 
 select results_eq(
-  $$ select event, channel, events from analytics.kinds(app => 'com.acme.beta', since => '2026-03-02 10:31Z', until => '2026-03-03 11:00Z') $$,
+  $$ select event, channel, events from analytics.kinds(app => 'com.acme.app', since => '2026-03-02 10:30Z', until => '2026-03-03 12:00Z') $$,
   $$ values ('User visit', 'usage', 1::bigint) $$,
   'within what the filters let through, to the millisecond');
 
