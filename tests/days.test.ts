@@ -64,6 +64,8 @@ const countedByLog = (tx: Sql | TransactionSql) => tx`
 async function expectDaysOfTheLog(): Promise<void> {
   expect(await byDays(sql)).toEqual(await byLog(sql))
   expect(await countedByDays(sql)).toEqual(await countedByLog(sql))
+  const bits = await sql`select coalesce(sum(bit_count(members)), 0)::int as n from tracking.days`
+  expect(bits, 'no bit stands for nobody').toEqual([{ n: (await byDays(sql)).length }])
 }
 
 /** Events of everybody, of orgs and of none, of apps and of none, with and without a person. */
