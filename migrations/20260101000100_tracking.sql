@@ -6,8 +6,8 @@
 -- works out both. The chapters tell it in order: this one lays the ground; identity (2) says who is
 -- calling, permissions (3) what they may, events (4) is the log, track_event (5) the way in, builds (6)
 -- speak for themselves, delivery (7) takes the log elsewhere and reactions (7.1) mail about it,
--- analytics (8) is what people read and the questions (8.1) they ask, retention (9) keeps the log's partitions,
--- and erasure (9.1) forgets a person.
+-- analytics (8) is what people read, days (8.05) who was there when, and questions (8.1) what they ask, retention (9)
+-- keeps the log's partitions, and erasure (9.1) forgets a person.
 --
 --   public     what clients may touch: tables under row-level security, and the RPCs
 --   analytics  what analysts ask: views and functions, under the rights of who asks
