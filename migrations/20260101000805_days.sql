@@ -55,6 +55,7 @@ comment on column tracking.members.number is 'From 0 on.';
 
 create table tracking.days (
   kind_id integer     not null,
+  circle  uuid        not null,
   day     date        not null,
   page    integer     not null,
   events  bigint      not null,
@@ -64,6 +65,7 @@ create table tracking.days (
 comment on table tracking.days is 'Who of a circle did what on which day (UTC).';
 comment on column tracking.days.kind_id is
   'The kind of event: of all apps, with the circle as its scope. One kind of each circle has no name: it is all events.';
+comment on column tracking.days.circle is 'The circle, for the policies: a look at the kinds would cost more than most questions.';
 comment on column tracking.days.page is 'Which members: those whose numbers divided by 4,096 are this.';
 comment on column tracking.days.events is 'How many events they had; on page 0 also those of nobody.';
 comment on column tracking.days.members is 'A one for each who was there, in the place of the number modulo 4,096. The zeros behind the last are left out.';
@@ -73,8 +75,8 @@ alter table tracking.days enable row level security;
 grant select on tracking.members, tracking.days to anon, authenticated, service_role, analyst;
 create policy "people read the members of their own orgs" on tracking.members
   for select to anon, authenticated using (circle = any (array(select org.readable())));
-create policy "people read the days of the kinds that they may read" on tracking.days
-  for select to anon, authenticated using (kind_id in (select k.kind_id from tracking.kinds as k));
+create policy "people read the days of their own orgs" on tracking.days
+  for select to anon, authenticated using (circle = any (array(select org.readable())));
 create policy "analysts read all members" on tracking.members for select to analyst using (true);
 create policy "analysts read all days" on tracking.days for select to analyst using (true);
 
@@ -174,11 +176,11 @@ begin
       union  all
       select m.scope_id, m.event, m.channel, m.kind_id from made as m
     )
-    insert into tracking.days as d (kind_id, day, page, events, members)
-    select k.kind_id, d.day, d.page, d.events, d.members
+    insert into tracking.days as d (kind_id, circle, day, page, events, members)
+    select k.kind_id, d.circle, d.day, d.page, d.events, d.members
     from   days as d
     join   kinds as k on (k.circle, k.event, k.channel) = (d.circle, d.event, d.channel)
-    order  by 1, 2, 3
+    order  by 1, 3, 4
     on     conflict on constraint days_pkey do update set
       events = d.events + excluded.events,
       members = (d.members || substring(0::bit(4096) for greatest(length(excluded.members) - length(d.members), 0)))
@@ -348,12 +350,7 @@ declare
   end;
 begin
   if app is null and tracking.asks_rollup(tags) and exists (
-    select
-    from   tracking.kinds as k
-    join   tracking.days as d on d.kind_id = k.kind_id
-    where  k.scope_id = v_circle
-    and    k.org_id = v_circle
-    and    k.event = ''
+    select from tracking.kinds as k where k.scope_id = v_circle and k.org_id = v_circle and k.app_id is null and k.event = ''
   ) then
     return v_circle;
   end if;
