@@ -125,6 +125,18 @@ test('a sink holds back what it has still to get, and not what is beside it', as
   expect(await log.gaps()).toEqual([])
 })
 
+test('a copy is put in place without a look at each of its rows', async () => {
+  await log.write('2025-01', { channel: 'noise' }, 'Noise')
+  await log.write('2025-01', { channel: 'kept' }, 'Kept')
+  await keep('noise', '1 month')
+  const said: string[] = []
+  const connection = connect(clone.databaseUrl, { max: 1, onnotice: ({ message }) => said.push(message!) })
+  await connection`set client_min_messages = debug1`
+  expect(await connection`select dropped from tracking.apply_retention()`).toEqual([{ dropped: true }])
+  await connection.end()
+  expect(said).toContain('partition constraint for table "events_2025_01" is implied by existing constraints')
+})
+
 test('nobody who writes waits while a month is copied', async () => {
   await log.write('2025-01', { channel: 'noise' }, 'Noise')
   const copying = await log.begin()
