@@ -121,7 +121,7 @@ create table tracking.retention (
   keep         interval not null,
   export_first boolean  not null default false,
   constraint channel_is_not_blank check (channel ~ '\S'),
-  constraint events_are_kept_for_a_while check (keep > '0')
+  constraint events_are_kept_for_a_while check (keep > '0' and keep <= '1000 years')
 );
 comment on table tracking.retention is
   'How long events are kept, by channel. A channel that has no row, where there is none for *, is kept for ever.';
