@@ -462,6 +462,30 @@ comment on function tracking.time_filter is 'Conditions on a time, as SQL.';
 revoke execute on function tracking.time_filter from public;
 grant execute on function tracking.time_filter to anon, authenticated, service_role, analyst;
 
+-- The same for the hours of an org, by the kinds themselves: so the planner knows how many hours these have, and does not
+-- take a large org for an average one.
+create function tracking.kind_filter(of text, org uuid, app text, events text[])
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if org is null then
+    return 'true';
+  end if;
+  return format('%I.kind_id = any (%L::integer[])', of, array(
+    select k.kind_id
+    from   tracking.kinds as k
+    where  k.scope_id = org
+    and    k.org_id is not null
+    and    (app is null or k.app_id = app)
+    and    (events is null or k.event = any (events))
+  ));
+end $$;
+comment on function tracking.kind_filter is 'A condition on the kinds of an org that other filters let through, as SQL.';
+revoke execute on function tracking.kind_filter from public;
+grant execute on function tracking.kind_filter to anon, authenticated, service_role, analyst;
+
 -- Whether the rollup has what is asked for: it knows no tags.
 create function tracking.asks_rollup(tags jsonb, with_tags boolean default false)
   returns boolean
@@ -504,7 +528,7 @@ begin
         select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, unnest(a.times) as occurred_at
         from   tracking.kinds as k
         join   tracking.activity as a on a.kind_id = k.kind_id
-        where  %s and %s
+        where  %s and %s and %s
       ) as r
       where  %s
       union  all
@@ -512,6 +536,7 @@ begin
       from   tracking.unrolled() as u
       where  %s and %s$query$,
     tracking.filters('k', org, app, events),
+    tracking.kind_filter('a', org, app, events),
     tracking.time_filter('a.hour', date_trunc('hour', since, 'UTC'), until),
     tracking.time_filter('r.occurred_at', since, until),
     tracking.filters('u', org, app, events),
@@ -524,7 +549,7 @@ revoke execute on function tracking.events_query from public;
 grant execute on function tracking.events_query to anon, authenticated, service_role, analyst;
 
 -- A subquery of who did what in which hour: scope_id, org_id, app_id, event, channel, surface, actor_id, hour, events,
--- first_at, last_at. Of hours that the filters cut, the events that are left are rows of their own.
+-- first_at, last_at; as in tracking.hours. Of hours that the filters cut, the events that are left are rows of their own.
 create function tracking.hours_query(
   org uuid, app text, since timestamptz, until timestamptz, tags jsonb, events text[] default null)
   returns text
@@ -552,11 +577,20 @@ begin
     v_cut := v_cut || tracking.cut_hour(tracking.events_query(org, app, greatest(v_from, v_to), until, tags, events));
   end if;
   return format(
-    $query$select h.scope_id, h.org_id, h.app_id, h.event, h.channel, h.surface, h.actor_id, h.hour, h.events,
-             h.first_at, h.last_at
-      from   tracking.hours as h
+    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
+             cardinality(a.times)::bigint as events,
+             case when cardinality(a.times) = 1 then a.times[1] else (select min(t) from unnest(a.times) as t) end as first_at,
+             case when cardinality(a.times) = 1 then a.times[1] else (select max(t) from unnest(a.times) as t) end as last_at
+      from   tracking.kinds as k
+      join   tracking.activity as a on a.kind_id = k.kind_id
+      where  %s and %s and %s
+      union  all
+      select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
+             date_trunc('hour', u.occurred_at, 'UTC'), 1::bigint, u.occurred_at, u.occurred_at
+      from   tracking.unrolled() as u
       where  %s and %s%s$query$,
-    tracking.filters('h', org, app, events), tracking.time_filter('h.hour', v_from, v_to), v_cut);
+    tracking.filters('k', org, app, events), tracking.kind_filter('a', org, app, events), tracking.time_filter('a.hour', v_from, v_to),
+    tracking.filters('u', org, app, events), tracking.time_filter('u.occurred_at', v_from, v_to), v_cut);
 end $$;
 comment on function tracking.hours_query is
   'A subquery, as SQL, of who did what in which hour: scope_id, org_id, app_id, event, channel, surface, actor_id, '

@@ -426,7 +426,14 @@ create function tracking.days_query(
   set timezone = 'UTC'
 as $$
 declare
-  v_cut constant date[] := tracking.cut_days(array[since, until, amid]);
+  v_cut   constant date[] := tracking.cut_days(array[since, until, amid]);
+  v_kinds constant integer[] := array(
+    select k.kind_id
+    from   tracking.kinds as k
+    where  k.scope_id = circle
+    and    k.org_id is not null
+    and    k.app_id is null
+    and    case when events is not null then k.event = any (events) else (k.event <> '') = by_event end);
 begin
   return format(
     $query$
@@ -434,19 +441,13 @@ begin
              d.day::timestamp at time zone 'UTC' as at
       from   tracking.kinds as k
       join   tracking.days as d on d.kind_id = k.kind_id
-      where  k.scope_id = %1$L and k.org_id is not null and k.app_id is null and %2$s
-      and    %3$s and d.day <> all (%4$L::date[])
+      where  k.kind_id = any (%1$L::integer[]) and d.kind_id = any (%1$L::integer[])
+      and    %2$s and d.day <> all (%3$L::date[])
       union  all
       select l.event, l.channel, l.surface, l.day, coalesce(l.number >> 12, 0),
              coalesce(set_bit(0::bit(4096), l.number & 4095, 1), 0::bit(4096)), 1::bigint, l.occurred_at
-      from   (%5$s) as l$query$,
-    circle,
-    case
-      when events is not null then format('k.event = any (%L::text[])', events)
-      when by_event then 'k.event <> '''''
-      else 'k.event = '''''
-    end,
-    tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut));
+      from   (%4$s) as l$query$,
+    v_kinds, tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut));
 end $$;
 comment on function tracking.days_query is
   'A subquery, as SQL, of who of a circle did what on which day: event, channel, surface, day, page, members, events, at.';

@@ -238,6 +238,8 @@ create function analytics.funnel(
   returns setof analytics.funnel_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
+  set enable_nestloop = off -- under policies the planner expects few events, and would compare each with each
+  set jit = off
 as $$
 begin
   perform tracking.check_steps(steps);
@@ -632,6 +634,8 @@ create function analytics.paths(
   returns setof analytics.path_step
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
+  set enable_nestloop = off -- under policies the planner expects few events, and would compare each with each
+  set jit = off
 as $$
 begin
   perform tracking.check_event('from_event', from_event);
@@ -889,13 +893,18 @@ create function tracking.surfaces_sets_query(circle uuid, org uuid, since timest
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_actors constant text := tracking.days_query(circle, since, until, by_event => true);
-  v_orgs   constant text := case
+  v_actors text;
+  v_orgs   text;
+begin
+  if circle is null then
+    return null;
+  end if;
+  v_actors := tracking.days_query(circle, since, until, by_event => true);
+  v_orgs := case
     when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_event => true)
     else format('select d.surface, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
   end;
-begin
-  return case when circle is not null then format(
+  return format(
     $query$
     with sets as materialized (
       select true as is_org, k.bit, d.page, bit_or(d.members) as members
@@ -919,7 +928,7 @@ begin
     select e.bits, sum(e.subjects) filter (where not e.is_org) as actors, sum(e.subjects) filter (where e.is_org) as orgs
     from   exact as e
     group  by e.bits
-    $query$, v_actors, v_orgs) end;
+    $query$, v_actors, v_orgs);
 end $$;
 comment on function tracking.surfaces_sets_query is 'The query that answers analytics.surfaces, from days; null where there is no circle.';
 revoke execute on function tracking.surfaces_query, tracking.surfaces_sets_query from public;
