@@ -1,20 +1,24 @@
 // Builds the npm package into dist/: the library as modules with their types, for every runtime and bundler; the
-// command line as one file, so that who installs the library gets no packages that only a terminal needs.
-import { spawnSync } from 'node:child_process'
+// command line as one file, so that who installs the library gets no packages that only a terminal needs; the dashboard
+// as static files.
+import { spawn } from 'node:child_process'
 import { renameSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { build } from 'esbuild'
+import { build as buildSite } from 'vite'
 
 process.chdir(import.meta.dirname)
 // Made beside it, and put in its place when it is whole: whoever uses dist/ meanwhile has the one before.
 const made = `node_modules/.dist-${process.pid}`
 
-const { status } = spawnSync(process.execPath, ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', made], { stdio: 'inherit' })
-if (status !== 0) {
-  rmSync(made, { recursive: true, force: true })
-  process.exit(status ?? 1)
-}
+const buildLibrary = () => new Promise((done, fail) => {
+  const args = ['node_modules/typescript/bin/tsc', '-p', 'tsconfig.build.json', '--outDir', made]
+  spawn(process.execPath, args, { stdio: 'inherit' })
+    .once('error', fail)
+    .once('close', (code) => (code === 0 ? done() : fail(new Error('tsc found faults in the library.'))))
+})
 
-await build({
+const buildCommandLine = () => build({
   entryPoints: ['src/cli.ts'],
   outdir: made,
   bundle: true,
@@ -29,5 +33,15 @@ await build({
   logLevel: 'warning',
 })
 
-rmSync('dist', { recursive: true, force: true })
-renameSync(made, 'dist')
+const buildDashboard = () => buildSite({
+  root: 'dashboard', build: { outDir: join(import.meta.dirname, made, 'dashboard'), emptyOutDir: true }, logLevel: 'warn' })
+
+try {
+  await Promise.all([buildLibrary(), buildCommandLine(), buildDashboard()])
+  rmSync('dist', { recursive: true, force: true })
+  renameSync(made, 'dist')
+} catch (error) {
+  console.error(error.message)
+  rmSync(made, { recursive: true, force: true })
+  process.exitCode = 1
+}

@@ -89,16 +89,23 @@ export async function prepareBacklogs(sql: Sql): Promise<void> {
 
 /** Fills the log with events that were delivered long ago. */
 export async function fillLog(sql: Sql, count: number): Promise<void> {
-  const portion = 100_000
+  const portion = 50_000
   const id = `tracking.new_event_id(date_trunc('month', now()) + random() * (now() - date_trunc('month', now())))`
-  for (let done = 0; done < count; done += portion) {
-    // A new database has seen a few hundred transactions: each gets its share of the events, in the table's order.
-    await sql.unsafe(`
-      insert into public.events (${columns}, txid)
-      select e.*, (3 + 700 * ((${done} + row_number() over ()) / ${count + 1}::float))::bigint::text::xid8
-      from   (${events(id, String(Math.min(portion, count - done)))}) as e`)
-    process.stderr.write(`\rfilling the log: ${Math.round(Math.min(1, (done + portion) / count) * 100)}%`)
+  let [begun, done] = [0, 0]
+  const fill = async () => {
+    for (let from = begun; from < count; from = begun) {
+      const size = Math.min(portion, count - from)
+      begun += size
+      // A new database has seen a few hundred transactions: each gets its share of the events, in the table's order.
+      await sql.unsafe(`
+        insert into public.events (${columns}, txid)
+        select e.*, (3 + 700 * ((${from} + row_number() over ()) / ${count + 1}::float))::bigint::text::xid8
+        from   (${events(id, String(size))}) as e`)
+      done += size
+      process.stderr.write(`\rfilling the log with ${count.toLocaleString('en')} events: ${Math.floor(100 * done / count)}%`)
+    }
   }
+  await Promise.all([fill(), fill()])
   process.stderr.write('\n')
 }
 
@@ -124,12 +131,15 @@ export async function writeBacklog(sql: Sql, count: number): Promise<Backlog> {
   return { behind, ids: rows.map(({ event_id }) => event_id) }
 }
 
+/** How many sinks, and how many batches of each may be under way at once. */
+export type Sinks = { readonly count: number, readonly shards?: number }
+
 /** Makes sinks that have what is behind a snapshot before them, each with an URL of its own below the given one. */
-export async function createSinks(sql: Sql, count: number, behind: string, url: string): Promise<void> {
+export async function createSinks(sql: Sql, { count, shards = 1 }: Sinks, behind: string, url: string): Promise<void> {
   await sql`delete from tracking.sinks`
   for (let n = 1; n <= count; n++) {
     const settings = sql.json({ host: `${url}/sink_${n}` })
-    await sql`select from tracking.create_sink(${`sink_${n}`}, 'posthog', ${settings})`
+    await sql`select from tracking.create_sink(${`sink_${n}`}, 'posthog', ${settings}, shards => ${shards})`
   }
   await sql`
     update tracking.cursors
@@ -140,7 +150,8 @@ export async function createSinks(sql: Sql, count: number, behind: string, url: 
 /** Says whether every sink is booked to have all of the backlog. */
 export async function areSinksDone(sql: Sql, { ids }: Backlog): Promise<boolean> {
   const [row] = await sql<{ done: boolean }[]>`
-    select bool_and((delivered, filtered, undelivered) = (${ids.length}::bigint, 0, 0)) as done from tracking.cursors`
+    select bool_and(s.delivered = ${ids.length}) as done
+    from   (select sum(c.delivered) as delivered from tracking.cursors as c group by c.sink) as s`
   return row!.done
 }
 

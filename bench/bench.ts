@@ -4,6 +4,7 @@ import type { Sql } from 'postgres'
 import { batchContest, buildContest, bulkContest, catalogContest, growthContest, singleContest } from './contests.ts'
 import { drainContest, flatContest, presenceContest } from './delivery.ts'
 import { measure, type Contest, type Measurement } from './measure.ts'
+import { readingContests, rollupContest } from './reading.ts'
 import { startRing, type Ring } from './ring.ts'
 
 const usage = `npm run bench -- [options]
@@ -11,11 +12,11 @@ const usage = `npm run bench -- [options]
 Measures the write path against the bare database, in one run: each contest's contenders take turns, and every
 figure is the median of the rounds. Needs pgbench on the PATH (Debian: apt-get install postgresql-15).
 
-  --only NAME         one contest: single, batch, catalog, build, bulk, growth, delivery, presence or flat
-                      (default: all but growth, presence and flat)
+  --only NAME         one contest: single, batch, catalog, build, bulk, growth, delivery, presence, flat, rollup or
+                      reading (default: all but growth, presence, flat, rollup and reading)
   --rounds N          rounds of each contest (default 5)
-  --rows N            rows that the log of the contest growth holds beforehand (default 1000000); for flat, several
-                      with commas between (default 10000,1000000,10000000)
+  --rows N            rows that the log of the contest growth holds beforehand (default 1000000); for flat and
+                      reading, several with commas between (default 10000,1000000,10000000, and 1000000,3000000,10000000)
   --scale N           how much of its backlogs the contests delivery and flat drain (default 1)
   --supa-audit PATH   the SQL of supa_audit, to set it beside the build triggers
   --json              print the figures as JSON`
@@ -41,7 +42,7 @@ async function main(): Promise<void> {
     const machine = await describeMachine(ring.sql)
     if (!options.json) console.log(machine)
     const measurements: Measurement[] = []
-    for (const contest of await chooseContests(ring)) {
+    for await (const contest of chooseContests(ring)) {
       for (const durable of contest.isDurable ? [true] : [true, false]) {
         const measurement = await measure(contest, { rounds: Number(options.rounds), durable, ring })
         measurements.push(measurement)
@@ -54,9 +55,9 @@ async function main(): Promise<void> {
   }
 }
 
-async function chooseContests(ring: Ring): Promise<Contest[]> {
-  const lengths = () => (options.rows ?? '10000,1000000,10000000').split(',').map(Number)
-  const contests: Record<string, () => Contest[] | Promise<Contest[]>> = {
+async function* chooseContests(ring: Ring): AsyncGenerator<Contest> {
+  const lengths = (otherwise: string) => (options.rows ?? otherwise).split(',').map(Number)
+  const contests: Record<string, () => Contest[] | Promise<Contest[]> | AsyncGenerator<Contest>> = {
     single: () => [singleContest(ring)],
     batch: () => [1, 10, 100, 1000].map((size) => batchContest(ring, size)),
     catalog: () => [1, 100].map((size) => catalogContest(ring, size)),
@@ -65,16 +66,16 @@ async function chooseContests(ring: Ring): Promise<Contest[]> {
     growth: async () => [await growthContest(ring, Number(options.rows ?? 1_000_000))],
     delivery: async () => [await drainContest(ring, Number(options.scale))],
     presence: async () => [await presenceContest(ring)],
-    flat: async () => [await flatContest(ring, lengths(), Number(options.scale))],
+    flat: async () => [await flatContest(ring, lengths('10000,1000000,10000000'), Number(options.scale))],
+    rollup: () => [rollupContest(ring)],
+    reading: () => readingContests(ring, lengths('1000000,3000000,10000000')),
   }
   const names = options.only ? [options.only] : ['single', 'batch', 'catalog', 'build', 'bulk', 'delivery']
-  const chosen: Contest[] = []
   for (const name of names) {
     const make = contests[name]
     if (!make) throw new Error(`There is no contest "${name}". ${usage}`)
-    chosen.push(...await make())
+    yield* await make()
   }
-  return chosen
 }
 
 async function describeMachine(sql: Sql): Promise<string> {
@@ -84,7 +85,9 @@ async function describeMachine(sql: Sql): Promise<string> {
   return `${cpus().length} × ${model}, Node ${process.version}, ${server}, 4 clients`
 }
 
-function print({ contest, unit, durable, isLed, results }: Measurement): void {
+function print(measurement: Measurement): void {
+  const { contest, unit, durable, isLed, isTimed, results } = measurement
+  if (isTimed) return printTimes(measurement)
   console.log(`\n${contest} (synchronous_commit = ${durable ? 'on' : 'off'})`)
   const width = Math.max(...results.map(({ name }) => name.length))
   for (const { name, median, low, high, ratio, lowRatio, highRatio } of results) {
@@ -94,4 +97,13 @@ function print({ contest, unit, durable, isLed, results }: Measurement): void {
     const spread = `(${figures[1]?.trim()} to ${figures[2]?.trim()})`
     console.log(`  ${name.padEnd(width)} ${figures[0]} ${unit}  ${spread}  ${comparison}`)
   }
+}
+
+/** One line: how long each took, and how many times as long as the first. */
+function printTimes({ contest, unit, results }: Measurement): void {
+  const figures = results.map(({ name, median, low, high, ratio }, place) => {
+    const [time, ...spread] = [median, low, high].map((figure) => figure < 10 ? figure.toFixed(1) : Math.round(figure).toLocaleString('en'))
+    return `${name} ${time} ${unit} (${spread.join(' to ')})${place > 0 ? ` ${ratio < 10 ? ratio.toFixed(2) : Math.round(ratio)}×` : ''}`
+  })
+  console.log(`${contest}: ${figures.join(', ')}`)
 }

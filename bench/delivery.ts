@@ -1,6 +1,6 @@
 import {
   areJobsDone, areSinksDone, batchSize, createSinks, fillLog, installQueues, markEnd, prepareBacklogs, writeBacklog,
-  writeJobs, type Backlog, type Queue,
+  writeJobs, type Backlog, type Queue, type Sinks,
 } from './backlog.ts'
 import { singleContest } from './contests.ts'
 import type { Drainer } from './drainer.ts'
@@ -22,7 +22,7 @@ export async function drainContest(ring: Ring, scale: number): Promise<Contest> 
   await installQueues(urlOf(sql))
   const all = await writeBacklog(sql, backlog * scale)
   const singles = { ...all, ids: all.ids.slice(0, backlogOfSingles * scale) }
-  const own = (name: string, drainer: Drainer, sinks: number): Contender =>
+  const own = (name: string, drainer: Drainer, sinks: Sinks): Contender =>
     ({ name, run: () => raceSinks(sql, drainer, all, sinks) })
   const others = (name: string, drainer: Drainer, queue: Queue, { ids }: Backlog): Contender =>
     ({ name, run: () => raceJobs(sql, drainer, queue, ids) })
@@ -32,12 +32,13 @@ export async function drainContest(ring: Ring, scale: number): Promise<Contest> 
     isDurable: true,
     isLed: true,
     contenders: [
-      own('actorscope, 1 sink', 'actorscope', 1),
-      own('actorscope, 4 sinks', 'actorscope', 4),
-      own('actorscope, PostHog', 'actorscope-posthog', 1),
+      own('actorscope, 1 sink', 'actorscope', { count: 1 }),
+      own('actorscope, 1 sink, two batches at a time', 'actorscope', { count: 1, shards: 2 }),
+      own('actorscope, 4 sinks', 'actorscope', { count: 4 }),
+      own('actorscope, PostHog', 'actorscope-posthog', { count: 1 }),
       others('graphile-worker, batched', 'graphile-batched', 'graphile-worker', all),
       others('graphile-worker, by default', 'graphile-default', 'graphile-worker', singles),
-      others('pg-boss', 'pg-boss', 'pg-boss', all),
+      others('pg-boss, two fetches at a time', 'pg-boss', 'pg-boss', all),
     ],
   }
 }
@@ -51,15 +52,15 @@ export async function flatContest(ring: Ring, lengths: number[], scale: number):
     await fillLog(sql, length)
     const end = await writeBacklog(sql, backlog * scale)
     const name = `behind ${length.toLocaleString('en')} events`
-    contenders.push({ name, run: () => raceSinks(sql, 'actorscope', end, 1) })
+    contenders.push({ name, run: () => raceSinks(sql, 'actorscope', end, { count: 1 }) })
   }
   return { name: 'delivery as the log grows', unit: 'events/s', isDurable: true, contenders }
 }
 
-/** Delivers a backlog to each of so many sinks. */
-function raceSinks(sql: Ring['sql'], drainer: Drainer, events: Backlog, sinks: number): Promise<number> {
+/** Delivers a backlog to each sink. */
+function raceSinks(sql: Ring['sql'], drainer: Drainer, events: Backlog, sinks: Sinks): Promise<number> {
   return race({
-    sql, drainer, ids: events.ids, places: sinks,
+    sql, drainer, ids: events.ids, places: sinks.count,
     prepare: (url) => createSinks(sql, sinks, events.behind, url).then(() => 0),
     isDone: () => areSinksDone(sql, events),
   })
@@ -74,15 +75,15 @@ function raceJobs(sql: Ring['sql'], drainer: Drainer, queue: Queue, ids: string[
 /** What it costs those who send events that there are sinks; the second contender shows what is chance. */
 export async function presenceContest(ring: Ring): Promise<Contest> {
   const trackEvent = singleContest(ring).contenders.at(-1)!
-  const beside = async (sinks: number, url = 'http://127.0.0.1:1') => {
-    await createSinks(ring.sql, sinks, await markEnd(ring.sql), url)
+  const beside = async (count: number, url = 'http://127.0.0.1:1') => {
+    await createSinks(ring.sql, { count }, await markEnd(ring.sql), url)
     return trackEvent.run()
   }
-  const besideWorker = async (sinks: number) => {
+  const besideWorker = async (count: number) => {
     const receiver = await startReceiver()
-    const worker = await startDrainer('actorscope-posthog', ring.sql, receiver.url, sinks)
+    const worker = await startDrainer('actorscope-posthog', ring.sql, receiver.url)
     worker.go()
-    return beside(sinks, receiver.url).finally(() => Promise.all([worker.stop(), receiver.stop()]))
+    return beside(count, receiver.url).finally(() => Promise.all([worker.stop(), receiver.stop()]))
   }
   return {
     name: 'track_event beside sinks',

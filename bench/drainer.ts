@@ -1,7 +1,8 @@
-import { drain } from '../src/delivery.ts'
+import { Agent, request, type IncomingMessage } from 'node:http'
+import { drain, readSinks, type Courier } from '../src/delivery.ts'
 import { createLog } from '../src/log.ts'
 import { openPool } from '../src/pool.ts'
-import type { Sink } from '../src/sink.ts'
+import type { LoggedEvent, Sink } from '../src/sink.ts'
 import { runWorker } from '../src/worker.ts'
 import { batchSize } from './backlog.ts'
 
@@ -10,12 +11,18 @@ import { batchSize } from './backlog.ts'
 /** What drains a backlog: this package with a sink that does nothing but post, and with PostHog's; and job queues. */
 export type Drainer = 'actorscope' | 'actorscope-posthog' | 'graphile-batched' | 'graphile-default' | 'pg-boss'
 
-/** Posts events in one request; the connection is kept. */
-async function post(url: string, events: unknown[]): Promise<void> {
-  const headers = { 'content-type': 'application/json' }
-  const response = await fetch(url, { method: 'POST', headers, body: JSON.stringify(events) })
-  await response.text()
-  if (!response.ok) throw new Error(`The receiver answered ${response.status}.`)
+const agent = new Agent({ keepAlive: true })
+
+/** Posts events in one request, as a list of JSON; connections are kept. */
+function post(url: string, body: string | Buffer): Promise<void> {
+  const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }
+  return new Promise((done, fail) => {
+    const hear = (response: IncomingMessage) => response.resume().once('end', () => {
+      if (response.statusCode === 200) done()
+      else fail(new Error(`The receiver answered ${response.statusCode}.`))
+    })
+    request(url, { method: 'POST', agent, headers }, hear).once('error', fail).end(body)
+  })
 }
 
 /** Says that all is ready, and waits to be told to begin. */
@@ -28,16 +35,22 @@ async function told(): Promise<void> {
 const never = new AbortController().signal
 
 // What the worker does for each sink, with a sink of one's own.
-async function drainSinks(databaseUrl: string, url: string, sinks: number): Promise<void> {
+async function drainSinks(databaseUrl: string, url: string): Promise<void> {
   const sql = openPool(databaseUrl, { max: 8 })
-  await sql`select`
+  const sinks = await readSinks(sql)
   await told()
   const ending = { closing: never, hurrying: never, leaving: never }
-  await Promise.all(Array.from({ length: sinks }, async (_, n) => {
-    const name = `sink_${n + 1}`
-    const send: Sink['send'] = async (events) => { await post(`${url}/${name}`, events); return [] }
-    await drain({ sql, worker: 'bench', batchSize, open: () => ({ maxBatch: batchSize, send }) }, name, ending)
+  await Promise.all(sinks.flatMap(({ name, shards }) => {
+    const send: Sink['send'] = async (events) => { await post(`${url}/${name}`, toList(events)); return [] }
+    const courier: Courier = { sql, worker: 'bench', batchSize, open: () => ({ maxBatch: batchSize, send }) }
+    return Array.from({ length: shards }, () => drain(courier, name, ending))
   }))
+}
+
+/** Events as they come from the database: who hands them on need not read them. */
+function toList(events: LoggedEvent[]): Buffer {
+  const [open, comma, close] = ['[', ',', ']'].map((text) => Buffer.from(text)) as [Buffer, Buffer, Buffer]
+  return Buffer.concat([...events.flatMap(({ json }, n) => [n === 0 ? open : comma, json]), close])
 }
 
 // The worker as it is run: it hears that there are sinks.
@@ -63,7 +76,7 @@ async function drainGraphile(databaseUrl: string, url: string, isBatched: boolea
   const { Logger, run, runMigrations } = await import('graphile-worker')
   await runMigrations({ connectionString: databaseUrl })
   await told()
-  const send = (jobs: unknown[]) => post(`${url}/jobs`, jobs)
+  const send = (jobs: unknown[]) => post(`${url}/jobs`, JSON.stringify(jobs))
   await run({
     connectionString: databaseUrl, noHandleSignals: true, logger: new Logger(() => () => {}),
     taskList: { deliver: isBatched ? inBatches(send) : (job: unknown) => send([job]) },
@@ -99,13 +112,13 @@ async function drainBoss(databaseUrl: string, url: string): Promise<void> {
   const fetchJobs = () => boss.fetch('deliver', { batchSize })
   await Promise.all(Array.from({ length: fetchers }, async () => {
     for (let jobs = await fetchJobs(); jobs.length > 0; jobs = await fetchJobs()) {
-      await post(`${url}/jobs`, jobs.map(({ data }) => data))
+      await post(`${url}/jobs`, JSON.stringify(jobs.map(({ data }) => data)))
       await boss.complete('deliver', jobs.map(({ id }) => id))
     }
   }))
 }
 
-const drainers: Record<Drainer, (databaseUrl: string, url: string, places: number) => Promise<void>> = {
+const drainers: Record<Drainer, (databaseUrl: string, url: string) => Promise<void>> = {
   'actorscope': drainSinks,
   'actorscope-posthog': runWholeWorker,
   'graphile-batched': (databaseUrl, url) => drainGraphile(databaseUrl, url, true),
@@ -113,6 +126,6 @@ const drainers: Record<Drainer, (databaseUrl: string, url: string, places: numbe
   'pg-boss': drainBoss,
 }
 
-const [drainer, databaseUrl, url, places] = process.argv.slice(2) as [Drainer, string, string, string]
+const [drainer, databaseUrl, url] = process.argv.slice(2) as [Drainer, string, string]
 process.on('disconnect', () => process.exit())
-await drainers[drainer](databaseUrl, url, Number(places))
+await drainers[drainer](databaseUrl, url)

@@ -29,7 +29,7 @@ export async function race({ sql, drainer, ids, places = 1, prepare, isDone }: C
   const receiver = await startReceiver()
   try {
     const secondsBefore = await prepare(receiver.url)
-    const worker = await startDrainer(drainer, sql, receiver.url, places)
+    const worker = await startDrainer(drainer, sql, receiver.url)
     try {
       const done = receiver.expect(ids.length * places).then(() => until(isDone))
       const started = performance.now()
@@ -74,8 +74,8 @@ type Worker = { go(): void, ended: Promise<never>, stop(): Promise<void> }
 type Receiver = { url: string, expect(events: number): Promise<void>, report(): Promise<Report>, stop(): Promise<void> }
 
 /** Starts a worker; it begins when it is told to. */
-export async function startDrainer(drainer: Drainer, sql: Sql, url: string, places: number): Promise<Worker> {
-  const child = startProcess('bench/drainer.ts', [drainer, urlOf(sql), url, String(places)])
+export async function startDrainer(drainer: Drainer, sql: Sql, url: string): Promise<Worker> {
+  const child = startProcess('bench/drainer.ts', [drainer, urlOf(sql), url])
   await heard(child, 'ready')
   const ended = new Promise<never>((_, fail) => child.once('exit', () => fail(new Error(`${drainer} has ended.`))))
   ended.catch(() => {})

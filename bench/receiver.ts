@@ -2,17 +2,17 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { Report } from './race.ts'
 
-// Takes whatever is posted, answers at once, and looks afterwards at which events it was: a body is a list of rows of
-// the log, or a batch as PostHog takes it.
+// Takes whatever is posted, answers at once, and keeps it: which events those were is looked at when it is asked for, so
+// that what is measured is who sends. A body is a list of rows of the log, or a batch as PostHog takes it.
 
-const paths = new Map<string, { ids: Set<string>, repeats: number }>()
+const bodies: { path: string, body: Buffer }[] = []
 let [arrived, expected] = [0, Infinity]
 
 const server = createServer((request, response) => {
   const chunks: Buffer[] = []
   request.on('data', (chunk) => chunks.push(chunk)).once('end', () => {
     response.writeHead(200, { 'content-type': 'application/json' }).end('{"status":"Ok"}')
-    setImmediate(() => note(request.url!, Buffer.concat(chunks)))
+    keep(request.url!, Buffer.concat(chunks))
   })
 })
 server.keepAliveTimeout = 60_000
@@ -25,29 +25,11 @@ process.on('message', ({ expect }: { expect?: number }) => {
   tell()
 })
 
-function note(path: string, body: Buffer): void {
-  let known = paths.get(path)
-  if (!known) paths.set(path, known = { ids: new Set(), repeats: 0 })
-  const before = known.ids.size
-  let count = 0
-  const isPostHog = path.endsWith('/batch/')
-  for (const id of isPostHog ? idsIn(body, '"uuid":"', '","event":"$groupidentify"') : idsIn(body, '"event_id":"')) {
-    known.ids.add(id)
-    count++
-  }
-  const added = known.ids.size - before
-  known.repeats += count - added
-  arrived += added
+/** Counts what has come. */
+function keep(path: string, body: Buffer): void {
+  bodies.push({ path, body })
+  arrived += placesOf(keyOf(path), body).length - placesOf(announcement, body).length
   tell()
-}
-
-/** The ids behind a key, but those with something behind them: announcements of groups are no events of the log. */
-function* idsIn(body: Buffer, key: string, butBefore?: string): Generator<string> {
-  for (let at = body.indexOf(key); at !== -1; at = body.indexOf(key, at)) {
-    at += key.length + 36
-    if (butBefore && body.toString('latin1', at, at + butBefore.length) === butBefore) continue
-    yield body.toString('latin1', at - 36, at)
-  }
 }
 
 function tell(): void {
@@ -57,5 +39,35 @@ function tell(): void {
 }
 
 function report(): Report {
-  return Object.fromEntries([...paths].map(([path, { ids, repeats }]) => [path, { ids: [...ids], repeats }]))
+  const report: Report = {}
+  for (const { path, body } of bodies) {
+    const known = report[path] ??= { ids: [], repeats: 0 }
+    known.ids.push(...idsIn(body, keyOf(path)))
+  }
+  for (const known of Object.values(report)) {
+    const ids = [...new Set(known.ids)]
+    Object.assign(known, { ids, repeats: known.ids.length - ids.length })
+  }
+  return report
+}
+
+/** What stands before an event's id. */
+function keyOf(path: string): Buffer {
+  return path.endsWith('/batch/') ? postHogKey : rowKey
+}
+
+const [rowKey, postHogKey] = [Buffer.from('"event_id":"'), Buffer.from('"uuid":"')]
+// Announcements of groups are no events of the log.
+const announcement = Buffer.from('","event":"$groupidentify"')
+
+function idsIn(body: Buffer, key: Buffer): string[] {
+  const announced = new Set(placesOf(announcement, body))
+  const places = placesOf(key, body).map((at) => at + key.length).filter((at) => !announced.has(at + 36))
+  return places.map((at) => body.toString('latin1', at, at + 36))
+}
+
+function placesOf(text: Buffer, body: Buffer): number[] {
+  const places: number[] = []
+  for (let at = body.indexOf(text); at !== -1; at = body.indexOf(text, at + 1)) places.push(at)
+  return places
 }

@@ -207,6 +207,35 @@ revoke execute on function tracking.source from public;
 grant execute on function tracking.source to anon, authenticated, service_role;
 
 
+-- The seam: whom old data means by an id, when it is imported: a UUID that Supabase's Auth knows, or an address for
+-- mail. Replace it to have it know people of elsewhere, or by other ids. It is for the service role alone.
+create function tracking.person_known_as(id text)
+  returns uuid
+  language plpgsql stable strict security definer -- the service role may run it, and reads none of Auth's tables
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if to_regclass('auth.users') is null then
+    return null;
+  elsif tracking.is_uuid(id) then
+    return (select u.id from auth.users as u where u.id = person_known_as.id::uuid);
+  elsif id like '%@%' then
+    return (
+      select u.id
+      from   auth.users as u
+      where  u.email = lower(person_known_as.id)
+      and    u.is_sso_user = false -- of the others several may have the same address
+      and    u.deleted_at is null
+    );
+  end if;
+  return null;
+end $$;
+comment on function tracking.person_known_as is
+  'The person that an id of old data means, a UUID or an address for mail; null where it means none.';
+revoke execute on function tracking.person_known_as from public;
+grant execute on function tracking.person_known_as to service_role;
+
+
 -- API keys ------------------------------------------------------------------------------------------
 
 -- Creates a key for an org or an app that the caller manages, and shows it this once. Only a person may:

@@ -7,8 +7,9 @@
 -- of its owner's.
 --
 -- The seam: the pipeline asks only app.read, app.owner_org and org.read, their set forms for policies,
--- and tracking.actor() (chapter 2); builds (chapter 6) ask app.build as well. Replace their bodies with
--- questions to your own tables and everything else works unchanged.
+-- and tracking.actor() (chapter 2); builds (chapter 6) ask app.build as well, and imports of old data
+-- org.known_as and tracking.person_known_as. Replace their bodies with questions to your own tables and
+-- everything else works unchanged.
 
 create table tracking.roles (
   role        text primary key,
@@ -78,24 +79,24 @@ end $$;
 comment on function tracking.principal is 'The holder of the caller''s role bindings: the person signed in, or the API key.';
 revoke execute on function tracking.principal from public;
 
--- Everybody may do what a binding says; the service role, anything with what exists.
+-- The service role may do anything with what exists; others, what a binding says.
 create function tracking.allows_org(org_id uuid, permission text)
   returns boolean
   language plpgsql stable security definer -- clients may not read role bindings
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (
+  if tracking.is_service() then
+    return exists (select from public.orgs as o where o.id = allows_org.org_id);
+  end if;
+  return exists (
     select
     from   tracking.role_bindings as b
     join   tracking.role_permissions as p using (role)
     where  b.principal_id = (select tracking.principal())
     and    b.org_id = allows_org.org_id
     and    p.permission = allows_org.permission
-  ) then
-    return true;
-  end if;
-  return tracking.is_service() and exists (select from public.orgs as o where o.id = allows_org.org_id);
+  );
 end $$;
 comment on function tracking.allows_org is 'True where the caller has the permission in the org.';
 revoke execute on function tracking.allows_org from public;
@@ -106,7 +107,10 @@ create function tracking.allows_app(app_id text, permission text)
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if exists (
+  if tracking.is_service() then
+    return exists (select from public.apps as a where a.app_id = allows_app.app_id);
+  end if;
+  return exists (
     select
     from   public.apps as a
     join   tracking.role_bindings as b on b.org_id = a.owner_org or b.app_id = a.app_id
@@ -114,10 +118,7 @@ begin
     where  a.app_id = allows_app.app_id
     and    b.principal_id = (select tracking.principal())
     and    p.permission = allows_app.permission
-  ) then
-    return true;
-  end if;
-  return tracking.is_service() and exists (select from public.apps as a where a.app_id = allows_app.app_id);
+  );
 end $$;
 comment on function tracking.allows_app is 'True where the caller has the permission on the app.';
 revoke execute on function tracking.allows_app from public;
@@ -187,9 +188,21 @@ begin
 end $$;
 comment on function app.owner_org is 'The organization that owns the app, or null where there is no such app.';
 
-revoke execute on function app.read, app.build, app.manage, app.owner_org, org.read, org.manage from public;
+-- Says which organization old data means by an id, when it is imported. Replace it to have it know organizations by
+-- ids that are no UUIDs. It is for the service role alone, for which org.read says whether there is such a one.
+create function org.known_as(id text)
+  returns uuid
+  language plpgsql stable strict
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return case when tracking.is_uuid(id) then case when org.read(id::uuid) then id::uuid end end;
+end $$;
+comment on function org.known_as is 'The organization that an id of old data means; null where it means none.';
+
+revoke execute on function app.read, app.build, app.manage, app.owner_org, org.read, org.manage, org.known_as from public;
 grant execute on function app.read, app.build, app.manage, org.read, org.manage to anon, authenticated, service_role;
-grant execute on function app.owner_org to service_role;
+grant execute on function app.owner_org, org.known_as to service_role;
 
 
 -- The seam: everything at once, for policies --------------------------------------------------------

@@ -11,7 +11,8 @@
 --   written   the rows that went into the log; duplicates do not
 --   answers   one result each, in the order sent
 --
--- A fault is an error's name and a sentence: array['missing_event', 'The event has no name.'].
+-- A fault is an error's name and a sentence: array['missing_event', 'The event has no name.']; those of old data, which
+-- are none of tracking.errors, have the way out besides.
 
 
 -- Who and for whom ----------------------------------------------------------------------------------
@@ -82,6 +83,67 @@ begin
 end $$;
 comment on function tracking.attribute is 'Judges who an event is by and for, from what its payload claims.';
 revoke execute on function tracking.attribute from public;
+
+-- Judges a row of old data, in which user_id was a person's id or an organization's. The host's own tables say which;
+-- what they do not know is undecided, unless whoever imports it says how unknown_as is meant: actor, org or skip; and
+-- who was erased (chapter 9.1) stays so. An app or another organization that is no more keeps no event out: the row
+-- loses it, and its tags still say it.
+create function tracking.attribute_history(user_id text, actor_id text, org_id text, app_id text, unknown_as text)
+  returns tracking.attribution
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_person   uuid := tracking.person_known_as(user_id);
+  v_org      uuid := org.known_as(user_id);
+  v_owner    uuid := app.owner_org(app_id);
+  v_fault    text[];
+  v_warnings text[];
+begin
+  v_fault := case
+    when tracking.was_erased(array[user_id, actor_id, org_id, v_person::text, v_owner::text]) then array[
+      'erased', 'The person or the organization was erased.', 'Nothing old is recorded of who was erased: leave such rows out.']
+    when num_nonnulls(v_person, v_org) = 2 then array[
+      'user_ambiguous', format('%s is a person and an organization.', user_id),
+      'Name the organization in org_id, or the person in actor_id, instead of user_id.']
+    when user_id is null or num_nonnulls(v_person, v_org) = 1 then null
+    when user_id like '%@%' then array[
+      'email_unknown', 'user_id is an address for mail, and nobody''s.',
+      'Replace tracking.person_known_as where your own tables know it.']
+    when not tracking.is_uuid(user_id) or user_id = '00000000-0000-0000-0000-000000000000' then array[
+      'user_anonymous', format('%L is no id of a person or an organization.', left(user_id, 100)),
+      'Replace tracking.person_known_as or org.known_as where your own tables know it.']
+    when unknown_as = 'skip' then array[
+      'user_unknown', format('%s is neither a person nor an organization.', user_id),
+      'Import it again once it is one, or say what such ids are: actor or org.']
+  end;
+  if v_fault is not null then
+    return row(null, null, null, v_fault, null)::tracking.attribution;
+  elsif num_nonnulls(v_person, v_org) = 0 then
+    v_person := case when unknown_as = 'actor' then user_id end;
+    v_org := case when unknown_as = 'org' then user_id end;
+  end if;
+
+  v_person := coalesce(v_person, tracking.person_known_as(actor_id));
+  if v_org is null and org_id is not null then
+    v_org := org.known_as(org_id);
+    if v_org is null then
+      v_warnings := array['The organization was left out: there is no such one.'];
+    end if;
+  end if;
+  v_org := coalesce(v_org, v_owner);
+  if num_nonnulls(v_person, v_org) = 0 then
+    return row(null, null, null, array[
+      'user_missing', 'The row names neither a person nor an organization.',
+      'Name a person or an organization in user_id, or an app in tags.app_id.'], null)::tracking.attribution;
+  elsif app_id is not null and (v_owner = v_org) is not true then
+    v_warnings := v_warnings || array['The app is a tag alone: there is no such one, or it is another organization''s.'];
+  end if;
+  return row(v_person, v_org, case when v_owner = v_org then app_id end, null, v_warnings)::tracking.attribution;
+end $$;
+comment on function tracking.attribute_history is
+  'Judges who a row of old data is by and for, from the ids that it has. Faults: user_unknown, email_unknown, user_anonymous, user_ambiguous, user_missing, erased.';
+revoke execute on function tracking.attribute_history from public;
 
 
 -- How much -------------------------------------------------------------------------------------------
@@ -170,14 +232,13 @@ end $$;
 -- What the table would refuse is refused here first, in better words. The fields that every event has are
 -- looked at in tracking.record_events itself, where that costs least; these, only where one is there.
 
-create function tracking.fault_in_rare_fields(payload jsonb, occurred_at timestamptz, carries_time boolean)
+create function tracking.fault_in_rare_fields(payload jsonb, stated timestamptz, occurred_at timestamptz, carries_time boolean)
   returns text[]
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_sentence text;
-  v_stated   timestamptz;
 begin
   v_sentence := case
     when jsonb_typeof(payload -> 'description') not in ('string', 'null') then 'description is not a string.'
@@ -196,12 +257,11 @@ begin
   end if;
 
   if payload ->> 'timestamp' is not null then
-    v_stated := tracking.parse_time(payload ->> 'timestamp');
-    if v_stated is null then
+    if stated is null then
       return array['timestamp_invalid', 'timestamp is not an ISO 8601 time.'];
-    elsif abs(date_part('epoch', v_stated - occurred_at)) > 0.001 then
+    elsif abs(date_part('epoch', stated - occurred_at)) > 0.001 then
       return array['timestamp_mismatch', 'timestamp and the time inside event_id differ by more than 1 ms.'];
-    elsif v_stated < 'epoch' then
+    elsif stated < 'epoch' then
       return array['timestamp_out_of_range', 'The event is from before 1970.'];
     end if;
   elsif payload ->> 'event_id' is not null and not carries_time then
@@ -228,20 +288,20 @@ end $$;
 comment on function tracking.warnings_for is 'A sentence for each unknown field; ten at most.';
 revoke execute on function tracking.warnings_for from public;
 
--- A fault as the error that PostgREST would answer with.
+-- A fault as the error that PostgREST would answer with; those of old data alone have no code.
 create function tracking.error_object(fault text[])
   returns jsonb
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  return (
+  return coalesce((
     select jsonb_build_object('code', e.code, 'message', e.message, 'details', fault[2], 'hint', e.hint)
     from   tracking.errors as e
     where  e.message = fault[1]
-  );
+  ), jsonb_build_object('message', fault[1], 'details', fault[2], 'hint', fault[3]));
 end $$;
-comment on function tracking.error_object is 'A fault as an error: {code, message, details, hint}.';
+comment on function tracking.error_object is 'A fault as an error: {code, message, details, hint}; without a code where it is none of tracking.errors.';
 revoke execute on function tracking.error_object from public;
 
 
@@ -270,7 +330,10 @@ revoke execute on function tracking.refuse_batch from public;
 -- batches with the same events cannot deadlock.
 -- One plan serves all batches, so it must suit large ones: no nested loops but where nothing else goes. As
 -- Postgres prices those that stay at 1e10, it would compile every call for seconds, were jit not off.
-create function tracking.record_events(payloads jsonb)
+-- The service role alone may have old data recorded, by saying how its unknown ids are meant: it is judged by
+-- tracking.attribute_history, its timestamps count for more than the times in its ids, and a row by a person is one
+-- of version 2, whose sinks tell the person.
+create function tracking.record_events(payloads jsonb, unknown_as text default null)
   returns jsonb
   language plpgsql volatile security definer
   set search_path = pg_catalog, pg_temp
@@ -281,6 +344,7 @@ create function tracking.record_events(payloads jsonb)
 as $$
 declare
   v_service  constant boolean := tracking.is_service();
+  v_history  constant boolean := v_service and unknown_as is not null;
   v_now      constant timestamptz := date_trunc('milliseconds', clock_timestamp());
   v_first_id constant text := tracking.new_event_id(v_now); -- ids made now differ by their place in the batch
   v_typed    constant boolean := exists (select from tracking.event_types as t where t.mode <> 'off');
@@ -289,6 +353,12 @@ declare
   v_answer   jsonb;
   v_limit    integer;
 begin
+  if unknown_as not in ('actor', 'org', 'skip') then
+    raise invalid_parameter_value using
+      message = 'invalid_unknown_as',
+      detail = format('%L is not actor, org or skip.', left(unknown_as, 20)),
+      hint = 'Say how ids are meant that are neither a person''s nor an organization''s.';
+  end if;
   if not v_service then
     v_actor := tracking.actor();
     v_api_key := tracking.api_key();
@@ -306,6 +376,7 @@ begin
            coalesce(t.payload ->> 'org_id', '') as org_id,
            coalesce(t.payload ->> 'user_id', '') as user_id,
            coalesce(nullif(t.tags ->> 'app_id', ''), t.tags ->> 'app-id', '') as app_id,
+           case when v_history then coalesce(t.payload ->> 'actor_id', '') else '' end as named_actor,
            case
              when t.v7 is not null then t.v7
              when t.occurred_at = v_now and t.payload ->> 'event_id' is null
@@ -330,21 +401,27 @@ begin
              when octet_length(concat(t.tags - 'org_id', t.context)) > 32768 then array['payload_too_large', 'tags and nonPersonTags take more than 32 KB.']
              when t.occurred_at > now() + interval '24 hours' then array['timestamp_in_future', 'The event is more than 24 hours ahead of the server.']
              when t.tag_faults[1] = 'enforce' then array['invalid_tags', t.tag_faults[2]]
-             when t.payload ?| '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}' then tracking.fault_in_rare_fields(t.payload, t.occurred_at, t.v7 is not null)
+             when t.payload ?| '{description,icon,parser,notify,notifyConsole,timestamp,event_id,sent_at}' then tracking.fault_in_rare_fields(t.payload, t.stated, t.occurred_at, t.v7 is not null)
            end as fault
     from   (
-      select v.n, v.payload, v.v7,
+      select v.n, v.payload, v.v7, v.stated,
              case when jsonb_typeof(v.payload -> 'tags') = 'object' then v.payload -> 'tags' else '{}' end as tags,
              case when jsonb_typeof(v.payload -> 'nonPersonTags') = 'object' then v.payload -> 'nonPersonTags' else '{}' end as context,
-             coalesce(
-               tracking.event_time(v.v7),
-               date_trunc('milliseconds', tracking.parse_time(v.payload ->> 'timestamp')),
-               v_now) as occurred_at,
+             coalesce(tracking.event_time(v.v7), date_trunc('milliseconds', v.stated), v_now) as occurred_at,
              case when v_typed then tracking.faults_in_tags(v.payload ->> 'event',
                case when jsonb_typeof(v.payload -> 'tags') = 'object' then v.payload -> 'tags' else '{}' end) end as tag_faults
       from   (
-        select s.n, s.payload, tracking.uuid_v7_in(s.payload ->> 'event_id') as v7
-        from   jsonb_array_elements(payloads) with ordinality as s (payload, n)
+        select s.n, s.payload, s.stated,
+               case
+                 when substr(s.payload ->> 'event_id', 15, 1) is distinct from '7' then null -- most ids of others: not worth a call
+                 when v_history then tracking.uuid_v7_at(s.payload ->> 'event_id', s.stated)
+                 else tracking.uuid_v7_in(s.payload ->> 'event_id')
+               end as v7
+        from   (
+          select e.n, e.payload, tracking.parse_time(e.payload ->> 'timestamp') as stated
+          from   jsonb_array_elements(payloads) with ordinality as e (payload, n)
+          offset 0
+        ) as s
         offset 0
       ) as v
       offset 0
@@ -352,9 +429,17 @@ begin
   ),
   claims as materialized (
     select c.*, a.*, jsonb_strip_nulls(jsonb_build_object('org_id', a.group_id)) as org_tag
-    from   (select distinct s.version, s.org_id, s.user_id, s.app_id from sent as s where s.fault is null) as c
-    cross  join lateral tracking.attribute(
-             c.version, nullif(c.org_id, ''), nullif(c.user_id, ''), nullif(c.app_id, ''), v_actor, v_service
+    from   (select distinct s.version, s.org_id, s.user_id, s.app_id, s.named_actor from sent as s where s.fault is null) as c
+    cross  join lateral (
+             select t.*
+             from   tracking.attribute(
+                      c.version, nullif(c.org_id, ''), nullif(c.user_id, ''), nullif(c.app_id, ''), v_actor, v_service) as t
+             where  not v_history
+             union  all
+             select h.*
+             from   tracking.attribute_history(
+                      nullif(c.user_id, ''), nullif(c.named_actor, ''), nullif(c.org_id, ''), nullif(c.app_id, ''), unknown_as) as h
+             where  v_history
            ) as a (actor_id, group_id, group_app, claim_fault, warnings)
   ),
   judged as materialized (
@@ -373,7 +458,7 @@ begin
              order by s.n
            ) as occurrence
     from   sent as s
-    left   join claims as c using (version, org_id, user_id, app_id)
+    left   join claims as c using (version, org_id, user_id, app_id, named_actor)
     cross  join lateral (select coalesce(s.payload -> 'notifyConsole' = 'true', false)) as console (asked)
   ),
   written as (
@@ -385,7 +470,8 @@ begin
            j.payload ->> 'description', j.payload ->> 'icon', j.payload ->> 'parser',
            coalesce((j.payload ->> 'notify')::boolean, false),
            coalesce(nullif(j.payload -> 'tags', 'null'), '{}') - 'org_id' || j.org_tag,
-           coalesce(nullif(j.payload -> 'nonPersonTags', 'null'), '{}'), j.version::smallint,
+           coalesce(nullif(j.payload -> 'nonPersonTags', 'null'), '{}'),
+           case when v_history and j.actor_id is not null then 2 else j.version::smallint end,
            case when v_service then 'service' else 'client' end,
            now() - tracking.parse_time(j.payload ->> 'sent_at')
     from   judged as j
@@ -406,7 +492,7 @@ begin
            case when j.fault is null then
              j.warnings
              || j.tag_warnings
-             || tracking.warnings_for(nullif(j.payload - '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}'::text[], '{}'))
+             || tracking.warnings_for(nullif(j.payload - '{event,channel,description,icon,parser,notify,tags,nonPersonTags,org_id,user_id,tracking_version,timestamp,event_id,sent_at,notifyConsole}'::text[] - case when v_history then 'actor_id' else '' end, '{}'))
              || case when j.console then tracking.broadcast_to_console(j.org_id, j.app_id, j.payload) end
            end as warnings
     from   judged as j
@@ -434,7 +520,8 @@ begin
   end if;
   return v_answer;
 end $$;
-comment on function tracking.record_events is 'Behind track_event and track_events: records what is sound, and says of each event what became of it.';
+comment on function tracking.record_events is
+  'Behind track_event, track_events and actorscope import: records what is sound, and says of each event what became of it. unknown_as (actor, org or skip) says that the events are old data, and how ids are meant that nobody knows.';
 revoke execute on function tracking.record_events from public;
 grant execute on function tracking.record_events to anon, authenticated, service_role;
 

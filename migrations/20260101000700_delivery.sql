@@ -33,11 +33,13 @@ create table tracking.sinks (
   events     text[],
   channels   text[],
   orgs       uuid[],
+  max_age    interval,
   enabled    boolean     not null default true,
   created_at timestamptz not null default now(),
   constraint name_is_lower_case check (name ~ '^[a-z][a-z0-9_-]{0,62}$'),
   constraint kind_is_known check (kind in ('posthog', 'logsnag', 'bento', 'webhook', 'ndjson')),
   constraint settings_are_an_object check (jsonb_typeof(settings) = 'object'),
+  constraint max_age_is_positive check (max_age > '0'),
   constraint settings_hold_no_secret check (
     not settings::text ~* '"[^"]*(secret|token|password|api[_ -]?key|authorization)[^"]*"\s*:')
 );
@@ -50,9 +52,11 @@ comment on column tracking.sinks.events is
 comment on column tracking.sinks.channels is 'Channels it wants; null: all.';
 comment on column tracking.sinks.orgs is
   'Organizations whose events it wants; null: all, and those of no organization.';
+comment on column tracking.sinks.max_age is
+  'How old an event it wants was at most when it was received: keeps imported history out; null: however old.';
 comment on column tracking.sinks.enabled is 'False: nothing is delivered, and all of it waits.';
 alter table tracking.sinks enable row level security;
-grant select, update (settings, events, channels, orgs, enabled), delete on tracking.sinks to service_role;
+grant select, update (settings, events, channels, orgs, max_age, enabled), delete on tracking.sinks to service_role;
 
 -- Workers listen on the channel tracking_sinks, and look at the sinks again when something comes.
 create function tracking.announce_sinks()
@@ -180,7 +184,7 @@ grant select on tracking.expired to service_role;
 -- Makes a sink and its cursors. It starts with what is committed from now on, or with the log's beginning.
 create function tracking.create_sink(
   name text, kind text, settings jsonb default '{}', from_beginning boolean default false, shards integer default 1,
-  events text[] default null, channels text[] default null, orgs uuid[] default null)
+  events text[] default null, channels text[] default null, orgs uuid[] default null, max_age interval default null)
   returns tracking.sinks
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
@@ -195,10 +199,10 @@ begin
       message = format('A sink has 1 to 64 shards, not %s.', coalesce(shards::text, 'null')),
       hint = 'One is enough for 20,000 events a second.';
   end if;
-  insert into tracking.sinks (name, kind, settings, events, channels, orgs)
+  insert into tracking.sinks (name, kind, settings, events, channels, orgs, max_age)
   values (
     create_sink.name, create_sink.kind, create_sink.settings,
-    create_sink.events, create_sink.channels, create_sink.orgs)
+    create_sink.events, create_sink.channels, create_sink.orgs, create_sink.max_age)
   returning * into v_sink;
   insert into tracking.cursors (sink, shard, start_epoch, start_seen, epoch, seen)
   select v_sink.name, s.shard, p.epoch, p.seen, p.epoch, p.seen
@@ -217,8 +221,8 @@ grant execute on function tracking.create_sink to service_role;
 
 -- Reading the log -----------------------------------------------------------------------------------
 
--- True where a sink wants an event.
-create function tracking.wants(sink tracking.sinks, event text, channel text, org_id uuid)
+-- True where a sink wants an event, which was of some age when it was received: that is the same at every try.
+create function tracking.wants(sink tracking.sinks, event text, channel text, org_id uuid, age interval)
   returns boolean
   language plpgsql immutable
   set search_path = pg_catalog, pg_temp
@@ -226,6 +230,7 @@ as $$
 begin
   return (sink.channels is null or wants.channel = any (sink.channels))
     and (sink.orgs is null or coalesce(wants.org_id = any (sink.orgs), false))
+    and (sink.max_age is null or age <= sink.max_age)
     and (sink.events is null or exists (
       select
       from   unnest(sink.events) as p (pattern)
@@ -295,6 +300,24 @@ end $$;
 comment on function tracking.is_far_behind is 'True where there are hundreds of events that a cursor has not seen.';
 revoke execute on function tracking.is_far_behind from public;
 
+-- A batch as a worker gets it.
+create type tracking.batch as (
+  sink     text,
+  kind     text,
+  settings jsonb,
+  shard    integer,
+  lease    uuid,
+  failures integer,
+  more     boolean,
+  events   json
+);
+comment on type tracking.batch is 'Events of a sink that are leased to a worker.';
+comment on column tracking.batch.lease is 'Names the batch.';
+comment on column tracking.batch.failures is 'How often it failed before, in a row.';
+comment on column tracking.batch.more is 'Whether there may be another behind it.';
+comment on column tracking.batch.events is
+  'Rows of public.events, in order, each on a line of its own: a worker may hand them on without reading them.';
+
 -- Reads a batch: the events in it that the sink wants, as JSON; how many those are, and how many there are in
 -- all; and the place of the last.
 create function tracking.read_batch(
@@ -305,7 +328,7 @@ create function tracking.read_batch(
   set timezone = 'UTC'
 as $$
 declare
-  v_wants_all constant boolean := sink.events is null and sink.channels is null and sink.orgs is null;
+  v_wants_all constant boolean := num_nonnulls(sink.events, sink.channels, sink.orgs, sink.max_age) = 0;
   v_shards    constant integer := (select count(*) from tracking.cursors as c where c.sink = cursor.sink);
   v_txids     xid8[];
   v_ids       uuid[];
@@ -314,7 +337,7 @@ begin
          array_agg((n.e).txid), array_agg((n.e).event_id)
   into   read_batch.events, wanted, total, v_txids, v_ids
   from   (
-    select e, v_wants_all or tracking.wants(sink, e.event, e.channel, e.org_id) as is_wanted
+    select e, v_wants_all or tracking.wants(sink, e.event, e.channel, e.org_id, e.received_at - e.occurred_at) as is_wanted
     from   tracking.next_events(
              cursor.epoch, cursor.seen, read_batch.until, after_txid, after_id, size, cursor.shard, v_shards) as e
     offset 0
@@ -325,13 +348,11 @@ end $$;
 comment on function tracking.read_batch is 'Reads the events after a place up to a snapshot, for a shard of a sink.';
 revoke execute on function tracking.read_batch from public;
 
--- Hands a worker the next batch of a sink, as JSON:
---   {"sink", "kind", "settings", "shard", "lease", "failures", "more", "events": [rows of public.events, in order]}
--- where more says that there may be another batch behind it; or null where there is nothing to do: all is delivered,
--- leased to others, or waits to be tried again. Of many events that the sink does not want, it passes over some at a
--- time: a batch may have no events, and is to be completed like any other.
+-- Hands a worker the next batch of a sink; no row where there is nothing to do: all is delivered, leased to others, or
+-- waits to be tried again. Of many events that the sink does not want, it passes over some at a time: a batch may have
+-- no events, and is to be completed like any other.
 create function tracking.lease_batch(sink text, worker text, size integer default 500, seconds integer default 60)
-  returns json
+  returns setof tracking.batch
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
 as $$
@@ -352,7 +373,7 @@ begin
   if not found then
     perform tracking.raise_no_sink(lease_batch.sink);
   elsif not v_sink.enabled then
-    return null;
+    return;
   end if;
   perform tracking.refuse_restored_log();
   v_epoch := tracking.current_epoch();
@@ -371,7 +392,7 @@ begin
     order  by c.worked_at nulls first
     limit  1;
     if not found then
-      return null;
+      return;
     end if;
     v_idle := v_idle || v_cursor.shard;
     continue when v_cursor.epoch = v_epoch and v_cursor.until is null
@@ -426,19 +447,21 @@ begin
          (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null)
   where  (c.sink, c.shard) = (v_cursor.sink, v_cursor.shard)
   returning c.* into v_cursor;
-  return tracking.batch_as_json(v_sink, v_cursor, v_cursor.lease, v_batch.events, v_batch.total >= size);
+  return query select
+    v_sink.name, v_sink.kind, v_sink.settings, v_cursor.shard::integer, v_cursor.lease, v_cursor.failures,
+    v_batch.total >= size, v_batch.events;
 end $$;
 comment on function tracking.lease_batch is
-  'Leases the next batch of a sink to a worker for so many seconds: {sink, kind, settings, shard, lease, failures, '
-  'more, events}, or null where there is nothing to do. Errors: 42704 for an unknown sink, log_restored.';
+  'Leases the next batch of a sink to a worker for so many seconds; no row where there is nothing to do. Errors: 42704 '
+  'for an unknown sink, log_restored.';
 revoke execute on function tracking.lease_batch from public;
 grant execute on function tracking.lease_batch to service_role;
 
--- Hands a worker the batch after the one that it has, in the same form, so that it can be got ready meanwhile. It
--- has a lease of its own, which begins when that one is complete; where that one fails, there was never another.
--- Null where there is nothing more as yet, or the lease is not the worker's any more.
+-- Hands a worker the batch after the one that it has, so that it can be got ready meanwhile. It has a lease of its own,
+-- which begins when that one is complete; where that one fails, there was never another. No row where there is nothing
+-- more as yet, or the lease is not the worker's any more.
 create function tracking.lease_ahead(sink text, shard integer, lease uuid, size integer default 500)
-  returns json
+  returns setof tracking.batch
   language plpgsql volatile security definer -- the service role may run it, and writes no cursor by hand
   set search_path = pg_catalog, pg_temp
 as $$
@@ -458,39 +481,26 @@ begin
   for    update;
   select s.* into v_sink from tracking.sinks as s where s.name = v_cursor.sink;
   if not coalesce(v_sink.enabled, false) then
-    return null;
+    return;
   end if;
   v_batch := tracking.read_batch(v_sink, v_cursor, v_cursor.until, v_cursor.batch_txid, v_cursor.batch_id, size);
   if v_batch.total = 0 then
-    return null;
+    return;
   end if;
   update tracking.cursors as c
   set    (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) =
            (gen_random_uuid(), v_batch.last_txid, v_batch.last_id, v_batch.wanted, v_batch.total - v_batch.wanted)
   where  (c.sink, c.shard) = (v_cursor.sink, v_cursor.shard)
   returning c.* into v_cursor;
-  return tracking.batch_as_json(v_sink, v_cursor, v_cursor.ahead_lease, v_batch.events, v_batch.total >= size);
+  return query select
+    v_sink.name, v_sink.kind, v_sink.settings, v_cursor.shard::integer, v_cursor.ahead_lease, v_cursor.failures,
+    v_batch.total >= size, v_batch.events;
 end $$;
 comment on function tracking.lease_ahead is
-  'Hands a worker the batch after the one it has leased, {sink, kind, settings, shard, lease, failures, more, '
-  'events}: its lease begins when that one is complete. Null where there is no more, or the lease had passed to '
-  'somebody else.';
+  'Hands a worker the batch after the one it has leased: its lease begins when that one is complete. No row where there '
+  'is no more, or the lease had passed to somebody else.';
 revoke execute on function tracking.lease_ahead from public;
 grant execute on function tracking.lease_ahead to service_role;
-
-create function tracking.batch_as_json(
-  sink tracking.sinks, cursor tracking.cursors, lease uuid, events json, more boolean)
-  returns json
-  language plpgsql stable
-  set search_path = pg_catalog, pg_temp
-as $$
-begin
-  return json_build_object(
-    'sink', sink.name, 'kind', sink.kind, 'settings', sink.settings, 'shard', cursor.shard,
-    'lease', batch_as_json.lease, 'failures', cursor.failures, 'more', more, 'events', batch_as_json.events);
-end $$;
-comment on function tracking.batch_as_json is 'A batch as a worker gets it.';
-revoke execute on function tracking.batch_as_json from public;
 
 -- Moves a cursor to where a snapshot begins, or to a position behind that, past events that the sink does not want.
 create function tracking.move_cursor(

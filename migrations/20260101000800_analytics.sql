@@ -80,13 +80,35 @@ begin
             or right(s.channel, 1) = '*' and starts_with(surface_of.channel, left(s.channel, -1)))
     and    (surface_of.event = s.event
             or right(s.event, 1) = '*' and starts_with(surface_of.event, left(s.event, -1)))
-    order  by length(s.event) desc, length(s.channel) desc
+    order  by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*'
     limit  1
   );
 end $$;
 comment on function tracking.surface_of is 'The surface that an event happens on, by its name and channel; null for none.';
 revoke execute on function tracking.surface_of from public;
 grant execute on function tracking.surface_of to anon, authenticated, service_role, analyst;
+
+-- The same for queries of many events, as an expression on their columns: a call for each would cost more than to read it.
+create function tracking.surface_expression(of text)
+  returns text
+  language plpgsql stable security definer -- clients may not read the table
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select coalesce('case ' || string_agg(
+             format(case when right(s.channel, 1) = '*' then 'when starts_with(%1$I.channel, %2$L)' else 'when %1$I.channel = %3$L' end
+                    || case when right(s.event, 1) = '*' then ' and starts_with(%1$I.event, %4$L)' else ' and %1$I.event = %5$L' end
+                    || ' then %6$L',
+               of, left(s.channel, -1), s.channel, left(s.event, -1), s.event, s.surface),
+             ' ' order by length(s.event) desc, right(s.event, 1) = '*', length(s.channel) desc, right(s.channel, 1) = '*') || ' end',
+           'null::text')
+    from   tracking.surfaces as s
+  );
+end $$;
+comment on function tracking.surface_expression is 'The surface of an event, as an SQL expression on its columns event and channel.';
+revoke execute on function tracking.surface_expression from public;
+grant execute on function tracking.surface_expression to anon, authenticated, service_role, analyst;
 
 
 -- The rollup ----------------------------------------------------------------------------------------
@@ -361,8 +383,6 @@ create function tracking.unrolled()
   set search_path = pg_catalog, pg_temp
   set enable_seqscan = off -- with stale statistics the planner would rather read the whole log
   set enable_bitmapscan = off
-  set enable_hashjoin = off
-  set enable_mergejoin = off
   set jit = off
 as $$
 declare
@@ -370,33 +390,39 @@ declare
   v_late   constant xid8[] := array(select pg_snapshot_xip(v_rollup.seen));
 begin
   return query
-    select e.scope_id, e.org_id, e.app_id, e.event, e.channel,
-           case when k.kind_id is null then tracking.surface_of(e.event, e.channel) else k.surface end,
-           e.actor_id, e.occurred_at::timestamptz
-    from   (
-      select l.* from public.events as l where l.epoch = v_rollup.epoch and l.txid = any (v_late)
+    with tail as materialized (
+      select l.scope_id, l.org_id, l.app_id, l.event, l.channel, l.actor_id, l.occurred_at::timestamptz
+      from   public.events as l
+      where  l.epoch = v_rollup.epoch and l.txid = any (v_late)
       union  all
-      select n.* from public.events as n where (n.epoch, n.txid) >= (v_rollup.epoch, pg_snapshot_xmax(v_rollup.seen))
-    ) as e
-    left   join tracking.kinds as k
-    on     (k.scope_id, k.event, k.channel) = (e.scope_id, e.event, e.channel)
-    and    k.org_id is not distinct from e.org_id
-    and    k.app_id is not distinct from e.app_id;
+      select n.scope_id, n.org_id, n.app_id, n.event, n.channel, n.actor_id, n.occurred_at::timestamptz
+      from   public.events as n
+      where  (n.epoch, n.txid) >= (v_rollup.epoch, pg_snapshot_xmax(v_rollup.seen))
+    ),
+    placed as materialized (
+      select t.event, t.channel, tracking.surface_of(t.event, t.channel) as surface
+      from   (select distinct t.event, t.channel from tail as t) as t
+    )
+    select t.scope_id, t.org_id, t.app_id, t.event, t.channel, p.surface, t.actor_id, t.occurred_at
+    from   tail as t
+    join   placed as p on p.event = t.event and p.channel = t.channel;
 end $$;
 comment on function tracking.unrolled is 'The events that are not in the rollup yet, as far as the caller may read them.';
 revoke execute on function tracking.unrolled from public;
 grant execute on function tracking.unrolled to anon, authenticated, service_role, analyst;
 
--- Who did what in which hour: the rollup and the tail together.
+-- Who did what in which hour: the rollup and the tail together. (Types are the same on both sides, or each row would be
+-- computed whole, with columns that nobody asks for.)
 create view tracking.hours with (security_invoker = true) as
 select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
        cardinality(a.times)::bigint as events,
-       (select min(t) from unnest(a.times) as t) as first_at, (select max(t) from unnest(a.times) as t) as last_at
+       case when cardinality(a.times) = 1 then a.times[1] else (select min(t) from unnest(a.times) as t) end as first_at,
+       case when cardinality(a.times) = 1 then a.times[1] else (select max(t) from unnest(a.times) as t) end as last_at
 from   tracking.kinds as k
 join   tracking.activity as a on a.kind_id = k.kind_id
 union  all
 select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
-       date_trunc('hour', u.occurred_at, 'UTC'), 1, u.occurred_at, u.occurred_at
+       date_trunc('hour', u.occurred_at, 'UTC'), 1::bigint, u.occurred_at, u.occurred_at
 from   tracking.unrolled() as u;
 comment on view tracking.hours is 'Who did what in which hour, exact at every moment; a key may come more than once.';
 grant select on tracking.hours to anon, authenticated, service_role, analyst;
@@ -404,7 +430,8 @@ grant select on tracking.hours to anon, authenticated, service_role, analyst;
 -- Questions to the log are put together as text, so that each is planned for the filters that it has, and asks for
 -- nothing that it does not need.
 
--- The filters, as conditions on the columns of an event, or of a kind.
+-- The filters, as conditions on the columns of an event, or of a kind. (Where there is an org, it is the scope; to say so
+-- twice would have the planner take it for twice as rare.)
 create function tracking.filters(of text, org uuid, app text, events text[])
   returns text
   language plpgsql immutable
@@ -412,7 +439,7 @@ create function tracking.filters(of text, org uuid, app text, events text[])
 as $$
 begin
   return concat_ws(' and ', 'true',
-    case when org is not null then format('%I.scope_id = %L and %1$I.org_id = %2$L', of, org) end,
+    case when org is not null then format('%I.scope_id = %L and %1$I.org_id is not null', of, org) end,
     case when app is not null then format('%I.app_id = %L', of, app) end,
     case when events is not null then format('%I.event = any (%L::text[])', of, events) end);
 end $$;
@@ -434,6 +461,30 @@ end $$;
 comment on function tracking.time_filter is 'Conditions on a time, as SQL.';
 revoke execute on function tracking.time_filter from public;
 grant execute on function tracking.time_filter to anon, authenticated, service_role, analyst;
+
+-- The same for the hours of an org, by the kinds themselves: so the planner knows how many hours these have, and does not
+-- take a large org for an average one.
+create function tracking.kind_filter(of text, org uuid, app text, events text[])
+  returns text
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if org is null then
+    return 'true';
+  end if;
+  return format('%I.kind_id = any (%L::integer[])', of, array(
+    select k.kind_id
+    from   tracking.kinds as k
+    where  k.scope_id = org
+    and    k.org_id is not null
+    and    (app is null or k.app_id = app)
+    and    (events is null or k.event = any (events))
+  ));
+end $$;
+comment on function tracking.kind_filter is 'A condition on the kinds of an org that other filters let through, as SQL.';
+revoke execute on function tracking.kind_filter from public;
+grant execute on function tracking.kind_filter to anon, authenticated, service_role, analyst;
 
 -- Whether the rollup has what is asked for: it knows no tags.
 create function tracking.asks_rollup(tags jsonb, with_tags boolean default false)
@@ -462,28 +513,32 @@ as $$
 begin
   if not tracking.asks_rollup(tags, with_tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel,
-             tracking.surface_of(e.event, e.channel) as surface, e.actor_id, e.occurred_at::timestamptz%s
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, %s as surface, e.actor_id, e.occurred_at::timestamptz%s
       from   public.events as e
       where  %s and %s%s$query$,
+      tracking.surface_expression('e'),
       case when with_tags then ', e.tags' end,
       tracking.filters('e', org, app, events),
       tracking.time_filter('e.occurred_at', since, until),
       case when tags <> '{}' then format(' and e.tags @> %L', tags) end);
   end if;
   return format(
-    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, t.occurred_at
-      from   tracking.kinds as k
-      join   tracking.activity as a on a.kind_id = k.kind_id
-      cross  join lateral unnest(a.times) as t (occurred_at)
-      where  %s and %s and %s
+    $query$select r.*
+      from   (
+        select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, unnest(a.times) as occurred_at
+        from   tracking.kinds as k
+        join   tracking.activity as a on a.kind_id = k.kind_id
+        where  %s and %s and %s
+      ) as r
+      where  %s
       union  all
       select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id, u.occurred_at
       from   tracking.unrolled() as u
       where  %s and %s$query$,
     tracking.filters('k', org, app, events),
+    tracking.kind_filter('a', org, app, events),
     tracking.time_filter('a.hour', date_trunc('hour', since, 'UTC'), until),
-    tracking.time_filter('t.occurred_at', since, until),
+    tracking.time_filter('r.occurred_at', since, until),
     tracking.filters('u', org, app, events),
     tracking.time_filter('u.occurred_at', since, until));
 end $$;
@@ -494,7 +549,7 @@ revoke execute on function tracking.events_query from public;
 grant execute on function tracking.events_query to anon, authenticated, service_role, analyst;
 
 -- A subquery of who did what in which hour: scope_id, org_id, app_id, event, channel, surface, actor_id, hour, events,
--- first_at, last_at. Of hours that the filters cut, the events that are left are rows of their own.
+-- first_at, last_at; as in tracking.hours. Of hours that the filters cut, the events that are left are rows of their own.
 create function tracking.hours_query(
   org uuid, app text, since timestamptz, until timestamptz, tags jsonb, events text[] default null)
   returns text
@@ -509,15 +564,10 @@ declare
 begin
   if not tracking.asks_rollup(tags) then
     return format(
-      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, tracking.surface_of(e.event, e.channel) as surface,
-             e.actor_id, e.hour, e.events, e.first_at, e.last_at
-      from   (
-        select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.actor_id,
-               date_trunc('hour', e.occurred_at, 'UTC') as hour, count(*) as events,
-               min(e.occurred_at) as first_at, max(e.occurred_at) as last_at
-        from   (%s) as e
-        group  by 1, 2, 3, 4, 5, 6, 7
-      ) as e$query$,
+      $query$select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
+             date_bin('1 hour', e.occurred_at, '1970-01-01 00:00+00') as hour, 1::bigint as events,
+             e.occurred_at as first_at, e.occurred_at as last_at
+      from   (%s) as e$query$,
       tracking.events_query(org, app, since, until, tags, events));
   end if;
   if since < v_from then
@@ -527,11 +577,20 @@ begin
     v_cut := v_cut || tracking.cut_hour(tracking.events_query(org, app, greatest(v_from, v_to), until, tags, events));
   end if;
   return format(
-    $query$select h.scope_id, h.org_id, h.app_id, h.event, h.channel, h.surface, h.actor_id, h.hour, h.events,
-             h.first_at, h.last_at
-      from   tracking.hours as h
+    $query$select k.scope_id, k.org_id, k.app_id, k.event, k.channel, k.surface, a.actor_id, a.hour,
+             cardinality(a.times)::bigint as events,
+             case when cardinality(a.times) = 1 then a.times[1] else (select min(t) from unnest(a.times) as t) end as first_at,
+             case when cardinality(a.times) = 1 then a.times[1] else (select max(t) from unnest(a.times) as t) end as last_at
+      from   tracking.kinds as k
+      join   tracking.activity as a on a.kind_id = k.kind_id
+      where  %s and %s and %s
+      union  all
+      select u.scope_id, u.org_id, u.app_id, u.event, u.channel, u.surface, u.actor_id,
+             date_trunc('hour', u.occurred_at, 'UTC'), 1::bigint, u.occurred_at, u.occurred_at
+      from   tracking.unrolled() as u
       where  %s and %s%s$query$,
-    tracking.filters('h', org, app, events), tracking.time_filter('h.hour', v_from, v_to), v_cut);
+    tracking.filters('k', org, app, events), tracking.kind_filter('a', org, app, events), tracking.time_filter('a.hour', v_from, v_to),
+    tracking.filters('u', org, app, events), tracking.time_filter('u.occurred_at', v_from, v_to), v_cut);
 end $$;
 comment on function tracking.hours_query is
   'A subquery, as SQL, of who did what in which hour: scope_id, org_id, app_id, event, channel, surface, actor_id, '
@@ -550,7 +609,7 @@ begin
     $query$
       union  all
       select e.scope_id, e.org_id, e.app_id, e.event, e.channel, e.surface, e.actor_id,
-             date_trunc('hour', e.occurred_at, 'UTC'), 1, e.occurred_at, e.occurred_at
+             date_trunc('hour', e.occurred_at, 'UTC'), 1::bigint, e.occurred_at, e.occurred_at
       from   (%s) as e$query$, events_query);
 end $$;
 comment on function tracking.cut_hour is 'Adds the events of a subquery to one of hours, as SQL.';
@@ -595,7 +654,7 @@ select b.id as build_id, b.owner_org as org_id, o.name as org, b.app_id, a.name 
          when 'expired' then 'error'
          when 'released' then 'skip'
        end as result,
-       (select tracking.failure_category(b.status, b.last_error)) as failure_category,
+       case when b.status in ('failed', 'timed_out') then (select tracking.failure_category(b.status, b.last_error)) end as failure_category,
        b.created_at as requested_at, b.queued_at, b.started_at, b.completed_at as finished_at,
        date_part('epoch', case when num_nulls(b.started_at) = 0 then greatest(b.started_at - b.created_at, '0') end)
          as queue_seconds,

@@ -9,12 +9,12 @@
 
 -- Months ahead --------------------------------------------------------------------------------------
 
--- Makes the partitions of the current month and of the months ahead, and one for each month that has rows
--- in the default partition, moving them there. One maker at a time; and where a partition is missing,
+-- Makes the partitions of the current month and of the months ahead, of the months of given days, and of each month
+-- that has rows in the default partition, moving them there. One maker at a time; and where a partition is missing,
 -- writers wait for it before they choose theirs, for milliseconds. Where somebody is in the way for half a
 -- second, the maker gives way (55P03) rather than have everybody queue behind it, and the next run tries
 -- again.
-create function tracking.make_partitions(months_ahead integer default 3)
+create function tracking.make_partitions(months_ahead integer default 3, days date[] default '{}')
   returns integer
   language plpgsql volatile security definer -- the service role may run it, and owns no table
   set search_path = pg_catalog, pg_temp
@@ -32,6 +32,8 @@ begin
       date_trunc('month', now() at time zone 'UTC') + make_interval(months => months_ahead),
       interval '1 month')
     union
+    select date_trunc('month', d.day::timestamp) from unnest(days) as d (day)
+    union
     select date_trunc('month', d.occurred_at at time zone 'UTC') from tracking.events_default as d
     order by 1
   loop
@@ -44,7 +46,8 @@ begin
   return v_made;
 end $$;
 comment on function tracking.make_partitions is
-  'Makes the monthly partitions up to months_ahead from now, and those that rows in the default partition call for. '
+  'Makes the monthly partitions up to months_ahead from now, those of the given days, and those that rows in the '
+  'default partition call for. '
   'Answers how many it made. Errors: 55P03 where somebody is in the way, log_restored.';
 revoke execute on function tracking.make_partitions from public;
 grant execute on function tracking.make_partitions to service_role;

@@ -36,6 +36,7 @@ create table tracking.erasures (
     case when done_at is null then subject_id is not null else num_nonnulls(subject_id, email) = 0 end)
 );
 create unique index erasures_under_way on tracking.erasures (subject, subject_id) where erased_at is null;
+create index erasures_subject_hash on tracking.erasures (subject_hash);
 comment on table tracking.erasures is
   'Who was erased, when, and who asked for it. The id is kept for as long as it is needed, and then its hash alone: '
   'whoever has an id can find out whether it was erased, also in a backup, and nobody can read here who was.';
@@ -76,6 +77,21 @@ comment on column tracking.erasure_notices.ended_at is 'When it was told, or was
 alter table tracking.erasures enable row level security;
 alter table tracking.erasure_notices enable row level security;
 grant select on tracking.erasures, tracking.erasure_notices to service_role;
+
+-- Old data, exported before somebody was erased, must not bring them back: imports ask this.
+create function tracking.was_erased(ids text[])
+  returns boolean
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (
+    select
+    from   tracking.erasures as e
+    where  e.subject_hash = any (array(select sha256(convert_to(lower(i.id), 'UTF8')) from unnest(ids) as i (id))));
+end $$;
+comment on function tracking.was_erased is 'True where one of these ids is a person''s or an organization''s who was erased.';
+revoke execute on function tracking.was_erased from public;
 
 
 -- The seam ------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { App } from '@supabase/lite'
 import { answerPreflight, openToPages } from './cors.ts'
+import { startDashboard, type Demo } from './dashboard.ts'
 import { portInUse } from './errors.ts'
 import { functionsPath, startFunctions, type Functions } from './functions.ts'
 import { connectLite, currentRequest, type CurrentRequest } from './postgrest.ts'
@@ -23,11 +24,13 @@ export type ApiOptions = {
   databaseUrl: string
   /** Named in the message when the port is taken. */
   portVariable?: string
+  /** Whom the dashboard offers to come in as. */
+  demo?: Demo
 }
 
 /**
  * Serves Supabase's Data API (`/rest/v1`), Auth API (`/auth/v1`) and the edge functions (`/functions/v1`) over a
- * database, on 127.0.0.1 alone. The two APIs are @supabase/lite's, corrected where PostgREST does otherwise; they
+ * database, and the dashboard (`/`), on 127.0.0.1 alone. The two APIs are @supabase/lite's, corrected where PostgREST does otherwise; they
  * refuse requests without a key.
  *
  * @throws {StackError} `port_in_use`.
@@ -36,11 +39,12 @@ export async function startApi(options: ApiOptions): Promise<Api> {
   const connection = connectLite(options.databaseUrl)
   const app = new App({
     connection,
-    api: { enabled: true, schemas: ['public'] },
+    api: { enabled: true, schemas: ['public', 'analytics'] },
     auth: { enabled: true, publishable_key: publishableKey, secret_key: secretKey, jwt_secret: jwtSecret },
   })
   const url = `http://127.0.0.1:${options.port}`
-  const services = { app, functions: startFunctions({ url, publishableKey }) }
+  const services = {
+    app, functions: startFunctions({ url, publishableKey }), dashboard: startDashboard({ publishableKey, demo: options.demo }) }
   const running = new Set<Promise<void>>()
   const server = createServer((incoming, outgoing) => {
     const served = serve(services, incoming, outgoing).finally(() => running.delete(served))
@@ -67,12 +71,16 @@ function listen(server: Server, { port, portVariable }: ApiOptions): Promise<voi
   })
 }
 
-type Services = { app: App, functions: Functions }
+type Services = { app: App, functions: Functions, dashboard: ReturnType<typeof startDashboard> }
 
 async function serve(services: Services, incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
   try {
     const headers = readHeaders(incoming)
-    const answer = answerPreflight(incoming.method ?? '', headers) ?? openToPages(await respond(services, incoming, headers))
+    const { method = 'GET' } = incoming
+    const url = parseUrl(incoming)
+    const answer = answerPreflight(method, headers)
+      ?? (isApi(url) ? undefined : await services.dashboard(method, url?.pathname ?? ''))
+      ?? openToPages(await respond(services, incoming, headers))
     outgoing.writeHead(answer.status, Object.fromEntries(answer.headers))
     outgoing.end(Buffer.from(await answer.arrayBuffer()))
   } catch (error) {
@@ -87,7 +95,7 @@ async function respond({ app, functions }: Services, incoming: IncomingMessage, 
   const { method = 'GET' } = incoming
   const url = parseUrl(incoming)
   if (method === 'TRACE') return badMethod(method)
-  if (!url || !/^\/(rest|auth|functions)\/v1\//.test(url.pathname)) return invalidPath()
+  if (!url || !isApi(url)) return invalidPath()
   const request = (content: string | Buffer) => new Request(url, {
     method, headers, ...(method === 'GET' || method === 'HEAD' ? {} : { body: content }) })
   if (url.pathname.startsWith(functionsPath)) return functions(request(body))
@@ -98,6 +106,8 @@ async function respond({ app, functions }: Services, incoming: IncomingMessage, 
     method, path: url.pathname.slice('/rest/v1'.length), headers: Object.fromEntries(headers), json }
   return currentRequest.run(current, () => app.fetch(request(json ?? body)))
 }
+
+const isApi = (url: URL | undefined): boolean => /^\/(rest|auth|functions)\/v1\//.test(url?.pathname ?? '')
 
 async function readBody(incoming: IncomingMessage): Promise<Buffer> {
   const chunks: Buffer[] = []

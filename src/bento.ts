@@ -3,7 +3,7 @@ import { Pace } from './pace.ts'
 import { redact, requireSecret } from './secrets.ts'
 import {
   isoTime, misconfigured, readSettings, sift, SinkError,
-  type Erased, type LoggedEvent, type Notice, type Sink, type SinkContext, type SinkSettings, type Undelivered,
+  type Erased, type EventRow, type LoggedEvent, type Notice, type Sink, type SinkContext, type SinkSettings, type Undelivered,
 } from './sink.ts'
 
 /**
@@ -123,16 +123,16 @@ const anAddress = /^[^\s@"(),:;<>[\]\\]+@[^\s@"(),:;<>[\]\\]+\.[^\s@"(),:;<>[\]\
 async function address(
   { sql }: SinkContext, events: LoggedEvent[],
 ): Promise<{ sound: BentoEvent[], undelivered: Undelivered[] }> {
-  const actors = [...new Set(events.map(({ actor_id }) => actor_id).filter((actor) => actor !== null))]
+  const actors = [...new Set(events.map(({ row }) => row.actor_id).filter((actor) => actor !== null))]
   const rows = actors.length === 0 ? [] : await sql<{ actor_id: string, email: string | null }[]>`
     select a.actor_id, tracking.email(a.actor_id) as email from unnest(${actors}::uuid[]) as a (actor_id)`
   const emails = new Map(rows.map(({ actor_id, email }) => [actor_id, email]))
-  const emailOf = ({ actor_id }: LoggedEvent) => emails.get(actor_id ?? '') ?? undefined
-  const { sound, undelivered } = sift(events, (event) => faultIn(event, emailOf(event)))
+  const emailOf = ({ actor_id }: EventRow) => emails.get(actor_id ?? '') ?? undefined
+  const { sound, undelivered } = sift(events, (row) => faultIn(row, emailOf(row)))
   return { sound: sound.map((event) => toBentoEvent(event, emailOf(event)!)), undelivered }
 }
 
-function faultIn(event: LoggedEvent, email: string | undefined): string | undefined {
+function faultIn(event: EventRow, email: string | undefined): string | undefined {
   if (event.actor_id === null) return 'The event has no actor, and so no email address.'
   if (email === undefined) return 'The actor has no email address.'
   if (!anAddress.test(email)) return 'The actor\'s email address is not one that Bento takes.'
@@ -142,7 +142,7 @@ function faultIn(event: LoggedEvent, email: string | undefined): string | undefi
 }
 
 /** An event as Bento gets it. */
-function toBentoEvent(event: LoggedEvent, email: string): BentoEvent {
+function toBentoEvent(event: EventRow, email: string): BentoEvent {
   return {
     type: event.event,
     email,
@@ -172,7 +172,8 @@ type Mail = {
 }
 
 async function mailsOf({ sink }: SinkSettings, { sql, log }: SinkContext, events: LoggedEvent[]): Promise<Mail[]> {
-  const mails = await sql<Mail[]>`select * from tracking.mails_due(${sink}, ${sql.json(events as never)})`
+  const rows = `[${events.map(({ json }) => json).join(',')}]`
+  const mails = await sql<Mail[]>`select * from tracking.mails_due(${sink}, ${rows}::text::jsonb)`
   return mails.filter(({ reaction, event_id, actor_id, email }) => {
     if (anAddress.test(email)) return true
     log('a mail was not sent: the address is none that Bento takes', { sink, reaction, event_id, actor_id })

@@ -44,7 +44,7 @@ function parseChapter(file: string, text: string): Chapter {
     functions: all(/^create function ([\w.]+)\s*\([^]*?^as \$\$([^]*?)\$\$/gm).map(([name, body]) => ({ name, body })),
     tables: all(/^create (?:unlogged )?table ([\w.]+)/gm).map(([name]) => name),
     policies: all(/^ *create policy "([^"]+)" on ([\w.]+)/gm).map(([name, table]) => ({ name, table })),
-    grants: all(/^grant ([^;]+?) on (?!schema )(?:function )?([^;]+?) to ([^;]+);/gm)
+    grants: all(/^grant ([^;]+?) on (?!schema )(?:function\s+)?([^;]+?)\s+to ([^;]+);/gm)
       .flatMap(([privileges, objects, roles]) => grantsIn(privileges, objects, roles)),
     jobs: all(/^ *perform (cron\.schedule\('([^']+)'[^;]*\));/gm)
       .map(([call, name]) => ({ name, statement: `select ${call}` })),

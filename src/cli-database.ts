@@ -2,21 +2,21 @@ import postgres, { type Sql } from 'postgres'
 import type { ApiOptions, Cli } from './cli-options.ts'
 import { readDatabaseUrl } from './cli-settings.ts'
 import { tlsTo } from './pool.ts'
-import { TrackingError } from './tracking-error.ts'
+import { isStableName, TrackingError } from './tracking-error.ts'
 
 /**
- * Does some work with the database: gives it one connection, and the server and database by name. The connection is
+ * Does some work with the database: gives it a connection, or several, and the server and database by name. They are
  * closed then.
  *
  * @throws {TrackingError} `setting_missing`, `setting_invalid`; `connection_failed`, where nothing answers or the login
  *   is refused; the database's own codes.
  */
 export async function withDatabase<T>(
-  cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>,
+  cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>, connections = 1,
 ): Promise<T> {
   const databaseUrl = readDatabaseUrl(options, cli.environment)
   const sql = postgres(databaseUrl, {
-    max: 1, onnotice: () => {}, connect_timeout: 10, connection: { application_name: 'actorscope' },
+    max: connections, onnotice: () => {}, connect_timeout: 10, connection: { application_name: 'actorscope' },
     prepare: false, // poolers may give each transaction another server
     ...tlsTo(databaseUrl),
   })
@@ -49,15 +49,17 @@ function nameOf(databaseUrl: string): string {
 function toTrackingError(error: unknown): unknown {
   if (!(error instanceof postgres.PostgresError)) return error
   const { code, message, detail, hint } = error
-  if (/^[a-z]+(_[a-z]+)+$/.test(message)) return new TrackingError(message, { details: detail, hint, cause: error })
+  if (isStableName(message)) return new TrackingError(message, { details: detail, hint, cause: error })
   const details = [message, detail].filter(Boolean).join('. ')
   return new TrackingError(code, { details, hint: hint ?? hints[code], cause: error })
 }
 
 const notInstalled = 'Apply the chapters in migrations/; actorscope doctor says which are missing.'
 const hints: Record<string, string | undefined> = {
+  '22P02': 'Check the ids: they are UUIDs.',
   '3F000': notInstalled,
   '42883': notInstalled,
   '42P01': notInstalled,
   '42501': 'Connect as the owner of the tables, postgres in a Supabase project.',
+  '57014': 'It took too long: ask for less, with --since, --org or --app.',
 }

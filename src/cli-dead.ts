@@ -2,8 +2,9 @@ import { Command } from 'commander'
 import type { Sql } from 'postgres'
 import { examples, uuid, wholeNumber, withCommon, type Cli, type CommonOptions } from './cli-options.ts'
 import type { Batch, Progress } from './lease.ts'
-import type { LoggedEvent, SinkSettings } from './sink.ts'
-import { asTable, jsonLine, visible } from './terminal.ts'
+import type { EventRow, SinkSettings } from './sink.ts'
+import { asTable } from './table.ts'
+import { jsonLine, visible } from './terminal.ts'
 
 type Options = CommonOptions & { sink?: string, id?: string[], limit?: number }
 
@@ -25,7 +26,7 @@ type Letter = {
   sink: string
   scope_id: string
   event_id: string
-  event: LoggedEvent
+  event: EventRow
   error: string
   failed_at: Date
   tries: number
@@ -137,14 +138,15 @@ Exit codes:
 }
 
 async function retry(sql: Sql, cli: Cli, options: Options, sink: SinkSettings): Promise<void> {
-  const [{ endWithin, resend }, open] = await Promise.all([import('./delivery.ts'), openerOf(sql, cli, sink)])
+  const [{ endWithin, resend }, { LoggedEvent }, open] = await Promise.all([
+    import('./delivery.ts'), import('./sink.ts'), openerOf(sql, cli, sink)])
   const [{ failedBefore } = { failedBefore: '' }] = await sql<{ failedBefore: string }[]>`
     select clock_timestamp()::text as "failedBefore"`
   const tally = { delivered: 0, refused: 0 }
   while (!cli.interrupted.aborted) {
     const letters = await find(sql, { ...options, sink: sink.sink, failedBefore }, page)
     if (letters.length === 0) break
-    const events = letters.map(({ event }) => event)
+    const events = letters.map(({ event }) => new LoggedEvent(Buffer.from(JSON.stringify(event))))
     const batch: Batch = { ...sink, shard: 0, lease: '', failures: 0, more: false, events }
     const { progress, error } = await resend(batch, open, endWithin(10, cli.interrupted))
     const { delivered, refused } = partsOf(progress)
@@ -165,7 +167,7 @@ async function openerOf(sql: Sql, { environment, terminal }: Cli, sink: SinkSett
 
 function partsOf({ batch, done, undelivered }: Progress) {
   const errors = new Map(undelivered.map(({ place, error }) => [place, error]))
-  const sent = batch.events.slice(0, done).map((event, place) => ({ ...event, error: errors.get(place) }))
+  const sent = batch.events.slice(0, done).map(({ row }, place) => ({ ...row, error: errors.get(place) }))
   return { delivered: sent.filter(({ error }) => !error), refused: sent.filter(({ error }) => error) }
 }
 

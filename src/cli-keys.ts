@@ -1,7 +1,8 @@
 import { Command } from 'commander'
 import { openApi } from './cli-api.ts'
 import { examples, timeFromNow, withApi, type ApiOptions, type Cli } from './cli-options.ts'
-import { asTable, jsonLine, visible } from './terminal.ts'
+import { asTable } from './table.ts'
+import { jsonLine, visible } from './terminal.ts'
 
 /** `actorscope keys`: makes, lists and revokes API keys. */
 export function keysCommand(cli: Cli): Command {

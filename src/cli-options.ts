@@ -40,6 +40,14 @@ export function duration(text: string): number {
   return Number(amount) * ({ ms: 1, s: 1e3, m: 60e3, h: 3600e3, d: 86_400e3, w: 7 * 86_400e3 }[unit] ?? 1)
 }
 
+const units = { ms: 'milliseconds', s: 'seconds', m: 'minutes', h: 'hours', d: 'days', w: 'weeks' }
+
+/** Reads what `duration` reads; answers it as an interval of Postgres, such as `10 minutes`. */
+export function interval(text: string): string {
+  duration(text)
+  return text.replace(/[a-z]+$/, (unit) => ` ${units[unit as keyof typeof units]}`)
+}
+
 /** Reads a whole number between two others. */
 export function wholeNumber(least: number, most: number): (text: string) => number {
   return (text) => {
@@ -65,6 +73,14 @@ export function timeFromNow(direction: -1 | 1): (text: string) => Date {
     }
     return new Date(Date.now() + direction * duration(text))
   }
+}
+
+const DAY = 86_400_000
+
+/** Reads a time as `timeFromNow` does, but days and weeks ago begin with a day, in UTC: nobody asks for a part of one. */
+export function periodAgo(text: string): Date {
+  const time = timeFromNow(-1)(text)
+  return /^[\d.]+[dw]$/.test(text) ? new Date(Math.floor(time.getTime() / DAY) * DAY) : time
 }
 
 /** Properties by name, as they are collected from repeated flags. */

@@ -41,6 +41,24 @@ export function readAccess(options: ApiOptions, environment: NodeJS.ProcessEnv, 
   return { url, key: ACTORSCOPE_SECRET_KEY || key() }
 }
 
+/**
+ * Finds out whom a question is put to: the API, where there are credentials for it, since they give the rights of one
+ * caller alone; else Postgres itself.
+ *
+ * @throws {TrackingError} `unauthenticated`, where there is neither.
+ */
+export function readDoor(options: ApiOptions, environment: NodeJS.ProcessEnv): 'api' | 'database' {
+  const hasCredentials = options.email || credentials.some((variable) => environment[variable])
+  if (hasCredentials) return 'api'
+  if (environment.DATABASE_URL) return 'database'
+  throw new TrackingError('unauthenticated', {
+    details: 'Nobody asks: there are no credentials, and no DATABASE_URL.',
+    hint: 'Set ACTORSCOPE_EMAIL and ACTORSCOPE_PASSWORD, ACTORSCOPE_API_KEY, or DATABASE_URL to an analyst\'s login.',
+  })
+}
+
+const credentials = ['ACTORSCOPE_ACCESS_TOKEN', 'ACTORSCOPE_EMAIL', 'ACTORSCOPE_API_KEY', 'ACTORSCOPE_SECRET_KEY']
+
 /** The error for a command that only a person may give. */
 function signInFirst(): TrackingError {
   return new TrackingError('unauthenticated', {

@@ -73,7 +73,7 @@ async function track(cli: Cli, command: Command, event: string | undefined, opti
   refuse(command, options, file === undefined ? importFlags : eventFlags,
     file === undefined ? 'is for JSON lines' : 'is for a single event: JSON lines have fields of their own')
   if (file === undefined) await trackOne(cli, event ?? '', options)
-  else await (await import('./cli-import.ts')).importFile(cli, file, options)
+  else await (await import('./cli-track-file.ts')).importFile(cli, file, options)
 }
 
 function refuse(command: Command, options: Options, names: readonly (keyof Options)[], reason: string): void {

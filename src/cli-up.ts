@@ -11,7 +11,7 @@ type Options = CommonOptions & { story?: boolean }
 /** `actorscope up`: runs the local stack. */
 export function upCommand(cli: Cli): Command {
   const command = new Command('up')
-    .description('run everything on this machine: Postgres, the chapters, a demo world, Supabase\'s Data and Auth API')
+    .description('run everything on this machine: Postgres, the chapters, a demo world, Supabase\'s Data and Auth API, the dashboard')
     .option('--story', 'first play the story: real calls, their answers, and what they prove')
     .addHelpText('after', examples(`
 actorscope up
@@ -21,9 +21,10 @@ Runs until Ctrl-C. It listens on 127.0.0.1 alone, and needs nothing installed bu
 it first runs.
 
 Environment:
-  ACTORSCOPE_API_PORT   54321   the Data and Auth API
+  ACTORSCOPE_API_PORT   54321   the Data and Auth API, and the dashboard
   ACTORSCOPE_DB_PORT    54322   Postgres
   ACTORSCOPE_DATA_DIR   .actorscope, where you are: the data, which stays
+  ACTORSCOPE_DEMO_PAST  on      half a year of events in a new demo world; off: an empty log
   DATABASE_URL                  a Postgres 15 to 18 of yours instead of one that is started
 
 Exit codes:

@@ -8,8 +8,10 @@ import { deadCommand } from './cli-dead.ts'
 import { doctorCommand } from './cli-doctor.ts'
 import { eraseCommand } from './cli-erase.ts'
 import { exportCommand } from './cli-export.ts'
+import { importCommand } from './cli-import.ts'
 import { keysCommand } from './cli-keys.ts'
 import { examples, type Cli } from './cli-options.ts'
+import { questionCommands } from './cli-questions.ts'
 import { replayCommand } from './cli-replay.ts'
 import { withoutSecrets } from './cli-settings.ts'
 import { tailCommand } from './cli-tail.ts'
@@ -72,8 +74,8 @@ function onInterrupt(): AbortSignal {
 
 function program(cli: Cli): Command {
   const commands = [
-    trackCommand, tailCommand, keysCommand, buildCommand, catalogCommand, workerCommand, replayCommand, deadCommand,
-    exportCommand, eraseCommand, upCommand, doctorCommand,
+    trackCommand, tailCommand, importCommand, ...questionCommands, keysCommand, buildCommand, catalogCommand,
+    workerCommand, replayCommand, deadCommand, exportCommand, eraseCommand, upCommand, doctorCommand,
   ]
   const command = new Command('actorscope')
     .description('Product analytics inside Postgres that knows who did something and for whom.')
@@ -83,6 +85,7 @@ actorscope up                                           run everything on this m
 actorscope track 'Report Exported' --app com.acme.app   record an event
 actorscope track --file events.jsonl                    record many
 actorscope tail --app com.acme.app                      watch them come in
+actorscope activity --since 30d                         see how much happens
 actorscope doctor                                       check an installation`) + `
 Environment:
   ACTORSCOPE_URL, ACTORSCOPE_PUBLISHABLE_KEY              the project; without them, the local stack
@@ -90,7 +93,8 @@ Environment:
   ACTORSCOPE_EMAIL, ACTORSCOPE_PASSWORD                   sign in as a person, or
   ACTORSCOPE_ACCESS_TOKEN                                 be signed in already, or
   ACTORSCOPE_SECRET_KEY                                   be the service role
-  DATABASE_URL                                            Postgres itself, for all that goes past the API
+  DATABASE_URL                                            Postgres itself, for all that goes past the API; and for
+                                                          questions, where there are no credentials
   NO_COLOR, FORCE_COLOR                                   without colours, or with them even in a pipe
   Secrets are no flags, since the list of processes shows those.
 

@@ -1,7 +1,7 @@
 import { errorOf, isDatabases, request, type Answer } from './answer.ts'
 import type { Access } from './cli-settings.ts'
 import { isLocal } from './local.ts'
-import { TrackingError } from './tracking-error.ts'
+import { isStableName, TrackingError } from './tracking-error.ts'
 
 /** How long an answer may take, in milliseconds. */
 const TIMEOUT = 60_000
@@ -27,6 +27,21 @@ export class DataApi {
    */
   async rpc<T>(name: string, args: object): Promise<T> {
     return this.take<T>(await this.post(`/rest/v1/rpc/${name}`, JSON.stringify(args)))
+  }
+
+  /**
+   * Calls a function of another schema that answers rows, and takes `limit` of them, or all. Errors are those of
+   * `rpc`; `too_many_rows`, where the API gives fewer than there are.
+   */
+  async rows<T>(schema: string, name: string, args: object, limit?: number): Promise<T[]> {
+    const path = `/rest/v1/rpc/${name}${limit === undefined ? '' : `?limit=${limit}`}`
+    const headers = { ...await this.headers(), 'content-profile': schema, prefer: 'count=exact' }
+    const answer = await this.send('POST', path, headers, JSON.stringify(args))
+    const rows = this.take<T[]>(answer)
+    if (answer.status !== 206 || rows.length === limit) return rows
+    throw new TrackingError('too_many_rows', {
+      details: `The answer has more rows than the API gives at once, which is ${rows.length}.`,
+      hint: 'Ask for less, with --since and --until for instance; Postgres itself (DATABASE_URL) gives all.' })
   }
 
   /** Reads rows of a table or view; `query` holds PostgREST's parameters. Errors are those of `rpc`. */
@@ -64,6 +79,7 @@ export class DataApi {
     const { status } = answer
     if (error_code) return new TrackingError(error_code, { status, details: msg, hint: hints[error_code] })
     if (isDatabases(answer.body) || status === 0) return this.forTerminal(errorOf(answer))
+    if (isStableName(message)) return new TrackingError(message, { status, details, hint })
     if (typeof code === 'string') {
       const said = sentences(message, details)
       const isText = /json|Unicode|numeric/.test(said ?? '')
@@ -136,10 +152,12 @@ const hints: Record<string, string | undefined> = {
   PGRST301: signInAgain,
   PGRST303: signInAgain,
   json: 'Postgres stores no \\u0000, no half of a surrogate pair, and no number beyond all bounds.',
+  PGRST106: 'Expose the schema analytics: Supabase\'s dashboard has that under Settings, Data API.',
   '22P02': 'Check the ids: they are UUIDs.',
   '42883': notInstalled,
   '54001': 'Nest objects and arrays less deeply.',
   '42P01': notInstalled,
+  '57014': 'It took too long: ask for less, with --since, --org or --app.',
 }
 
 /** What there is to say where the error itself says nothing. */

@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import { getAuthSchemaSql } from '@supabase/lite'
 import { resolveBinary } from 'dbmate'
 import postgres, { type Sql } from 'postgres'
+import type { Demo } from './dashboard.ts'
 import { StackError } from './errors.ts'
 import { isLocal } from './local.ts'
 import { projectDir } from './settings.ts'
@@ -112,11 +113,30 @@ async function chaptersDigest(): Promise<string> {
   return hash.digest('hex')
 }
 
-/** Fills the demo world in, unless the database has organizations already. */
-export async function seedOnce(sql: Sql): Promise<void> {
+/**
+ * Fills the demo world in, unless the database has organizations already.
+ *
+ * @param hasPast with half a year of events and builds
+ */
+export async function seedOnce(sql: Sql, hasPast = false): Promise<void> {
   const [{ seeded } = { seeded: true }] = await sql<{ seeded: boolean }[]>`
     select exists (select from public.orgs) as seeded`
-  if (!seeded) await runFile(sql, 'seed.sql')
+  if (seeded) return
+  await runFile(sql, 'seed.sql')
+  if (hasPast) await runFile(sql, 'src/demo-past.sql')
+}
+
+/** What people of the demo world are offered to come in as, by the part of the address before the @. */
+const roles: Record<string, string> = {
+  ada: 'runs Acme and Demo', bob: 'looks at Acme', cyd: 'looks at one app of Acme', eve: 'runs Evil', nik: 'has no organization',
+}
+
+/** The people of the demo world; undefined, where the database has others. */
+export async function demoOf(sql: Sql): Promise<Demo | undefined> {
+  const people = await sql<{ id: string, email: string }[]>`
+    select id::text, email from auth.users where id::text like '10000000-0000-4000-8000-00000000000_' order by id`
+  if (people.length === 0) return undefined
+  return { password: 'password', people: people.map(({ id, email }) => ({ id, email, about: roles[email.split('@')[0] ?? ''] ?? '' })) }
 }
 
 /**

@@ -8,6 +8,7 @@ const seam = [
   'tracking.actor', 'tracking.api_key', 'app.read', 'app.readable', 'app.build', 'app.manage', 'app.owner_org',
   'org.read', 'org.readable', 'org.manage', 'tracking.create_api_key', 'tracking.revoke_api_key',
   'public.create_api_key', 'public.revoke_api_key', 'org.name', 'app.name', 'org.admins', 'tracking.email',
+  'tracking.person_known_as', 'org.known_as',
   'tracking.forget_actor', 'tracking.forget_org',
 ]
 

@@ -9,6 +9,7 @@ export type StackErrorCode =
   | 'database_unusable'
   | 'postgres_failed'
   | 'migration_failed'
+  | 'build_failed'
 
 /** An expected failure of the local stack: `code` is stable, the message is a sentence that says what to do. */
 export class StackError extends Error {

@@ -27,7 +27,7 @@ export async function* linesOf(chunks: AsyncIterable<Buffer>, maxBytes: number):
     length += part.length
   }
   const finish = (): Line => {
-    const bytes = trim(Buffer.concat(parts), ++number)
+    const bytes = trim(parts.length === 1 ? parts[0]! : Buffer.concat(parts), ++number)
     const line = { number, bytes, isCut: length > maxBytes, end }
     parts = []
     length = 0

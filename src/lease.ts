@@ -1,5 +1,6 @@
+import type { Buffer } from 'node:buffer'
 import type { Sql } from 'postgres'
-import { SinkError, type LoggedEvent, type SinkSettings } from './sink.ts'
+import { LoggedEvent, SinkError, type EventRow, type SinkSettings } from './sink.ts'
 
 /** Who leases batches. */
 export type Lessee = {
@@ -28,12 +29,35 @@ export type Batch = SinkSettings & {
 /** Leases the next batch of a sink; undefined where there is nothing to do. */
 export async function leaseBatch(lessee: Lessee, sink: string): Promise<Batch | undefined> {
   const { sql, worker, batchSize = 500, leaseSeconds = 30 } = lessee
-  const [row] = await sql<Answer[]>`
-    select tracking.lease_batch(${sink}, ${worker}, ${batchSize}, ${leaseSeconds}) as batch`
-  return row?.batch ?? undefined
+  const [row] = await sql`
+    select * from tracking.lease_batch(${sink}, ${worker}, ${batchSize}, ${leaseSeconds})`.raw()
+  return toBatch(row)
 }
 
-type Answer = { batch: Batch | null }
+/** A row as bytes, a column each. */
+type Columns = readonly (Buffer | null)[]
+
+/** Reads a row of `tracking.batch`; undefined where there is none. */
+function toBatch(row: Columns = []): Batch | undefined {
+  const [sink, kind, settings, shard, lease, failures, more, events] = row
+  if (!events) return undefined
+  return {
+    sink: String(sink), kind: String(kind), settings: JSON.parse(String(settings)), shard: Number(shard),
+    lease: String(lease), failures: Number(failures), more: String(more) === 't', events: eventsIn(events),
+  }
+}
+
+/** Cuts a list of events, `[{…}, \n {…}]`, where their lines end: no JSON of theirs has such an end in it. */
+function eventsIn(list: Buffer): LoggedEvent[] {
+  const events: LoggedEvent[] = []
+  for (let start = 1; start < list.length - 1;) {
+    const lineEnd = list.indexOf('\n', start)
+    const end = lineEnd === -1 ? list.length - ']'.length : lineEnd - ', '.length
+    events.push(new LoggedEvent(list.subarray(start, end)))
+    start = end + ', \n '.length
+  }
+  return events
+}
 
 /** How far a batch has come. Events are sent in order, so what is done with is at its beginning. */
 export class Progress {
@@ -68,10 +92,9 @@ export class Progress {
   /** How many events may be booked before all are: two of one id in one transaction go together. */
   get bookable(): number {
     const { events } = this.batch
-    const isSplit = (count: number) =>
-      events[count - 1]?.txid === events[count]?.txid && events[count - 1]?.event_id === events[count]?.event_id
+    const isOne = (a: EventRow, b: EventRow) => a.txid === b.txid && a.event_id === b.event_id
     let count = this.done
-    while (count > 0 && count < events.length && isSplit(count)) count--
+    while (count > 0 && count < events.length && isOne(events[count - 1]!.row, events[count]!.row)) count--
     return count
   }
 
@@ -79,7 +102,7 @@ export class Progress {
   undeliveredUpTo(place: number): string {
     const letters = this.undelivered.filter((letter) => letter.place >= this.booked && letter.place < place)
     return JSON.stringify(letters.map(({ place, error }) => {
-      const { scope_id, event_id } = this.batch.events[place]!
+      const { scope_id, event_id } = this.batch.events[place]!.row
       return { event: { scope_id, event_id }, error }
     }))
   }
@@ -125,9 +148,8 @@ export class Lease {
   readAhead({ sink, shard, lease }: Batch): Promise<Batch | undefined> {
     return this.inOrder(async () => {
       const { sql, batchSize = 500 } = this.lessee
-      const [row] = await sql<Answer[]>`
-        select tracking.lease_ahead(${sink}, ${shard}, ${lease}, ${batchSize}) as batch`
-      return row?.batch ?? undefined
+      const [row] = await sql`select * from tracking.lease_ahead(${sink}, ${shard}, ${lease}, ${batchSize})`.raw()
+      return toBatch(row)
     })
   }
 
@@ -143,24 +165,19 @@ export class Lease {
       await this.stubbornly(() => this.settle(progress))
       const undelivered = progress.undeliveredUpTo(events.length)
       let tries = 0
-      const row = await this.stubbornly(async () => {
+      const [done, ...ahead] = await this.stubbornly(async () => {
         tries++
-        return only(await sql<(Answer & { done: boolean })[]>`
-          select c.done, a.batch
-          from   (
-            select tracking.complete_batch(${sink}, ${shard}, ${lease}, ${undelivered}::text::jsonb) as done offset 0
-          ) as c
-          cross  join lateral (
-            select case
-              when c.done and ${andAhead}
-              then tracking.lease_ahead(${sink}, ${shard}, ${next?.lease ?? null}::uuid, ${batchSize})
-            end as batch
-          ) as a`)
+        return only<Columns>(await sql`
+          select c.done, a.*
+          from   tracking.complete_batch(${sink}, ${shard}, ${lease}, ${undelivered}::text::jsonb) as c (done)
+          left   join lateral tracking.lease_ahead(
+                   ${sink}, ${shard}, case when c.done and ${andAhead} then ${next?.lease ?? null}::uuid end,
+                   ${batchSize}) as a on true`.raw())
       })
       // An answer may have been lost on the way, and the batch be complete all the same.
-      const isDone = row.done || tries > 1 && next !== undefined && await this.extend(next)
+      const isDone = String(done) === 't' || tries > 1 && next !== undefined && await this.extend(next)
       if (!isDone) this.losing.abort()
-      return { isDone, ahead: row.batch ?? undefined }
+      return { isDone, ahead: toBatch(ahead) }
     })
   }
 
@@ -221,7 +238,7 @@ export class Lease {
 
   private async advance(progress: Progress, count: number): Promise<void> {
     const { batch: { sink, shard, lease, events }, booked } = progress
-    const last = events[count - 1]!
+    const last = events[count - 1]!.row
     progress.asked = count
     const { kept } = only(await this.lessee.sql<{ kept: boolean }[]>`
       select tracking.advance_batch(

@@ -1,7 +1,7 @@
 import { post } from './http.ts'
 import { requireSecret } from './secrets.ts'
 import {
-  identityOf, misconfigured, readSettings, type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+  identityOf, misconfigured, readSettings, type EventRow, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
 /**
@@ -19,10 +19,10 @@ export function openLogSnag(batch: SinkSettings, context: SinkContext): Sink {
   return {
     maxBatch: 1,
     async send(events, signal) {
-      for (const event of events) {
+      for (const { row } of events) {
         await post(batch, context, {
           url: new URL('/v1/log', host), headers: { authorization: `Bearer ${token}` },
-          body: JSON.stringify(logSnagPayload(event, project)),
+          body: JSON.stringify(logSnagPayload(row, project)),
           signal, timeoutSeconds: timeout_seconds, secrets: [token],
         })
       }
@@ -32,7 +32,7 @@ export function openLogSnag(batch: SinkSettings, context: SinkContext): Sink {
 }
 
 /** An event as LogSnag wants it. What it could not show, such as an icon that is no emoji, is left out. */
-function logSnagPayload(event: LoggedEvent, project: string) {
+function logSnagPayload(event: EventRow, project: string) {
   const { event_id: _, ...tags } = event.tags
   return {
     project,

@@ -13,8 +13,8 @@ export function openNdjson(batch: SinkSettings): Sink {
   return {
     maxBatch: 1000,
     async send(events: LoggedEvent[], signal) {
-      const text = events.map((event) => `${JSON.stringify(event)}\n`).join('')
-      const writing = path === undefined ? print(text) : append(path, text)
+      const lines = Buffer.concat(events.flatMap(({ json }) => [json, lineEnd]))
+      const writing = path === undefined ? print(lines) : append(path, lines)
       await Promise.race([writing, stopped(signal)]).catch((cause: Error) => {
         throw new SinkError('retry', cause.message, { cause })
       })
@@ -22,6 +22,8 @@ export function openNdjson(batch: SinkSettings): Sink {
     },
   }
 }
+
+const lineEnd = Buffer.from('\n')
 
 /** Rejects when it is time to stop: who reads a pipe may never come back. */
 function stopped(signal: AbortSignal): Promise<never> {
@@ -32,11 +34,11 @@ function stopped(signal: AbortSignal): Promise<never> {
   })
 }
 
-async function append(path: string, text: string): Promise<void> {
+async function append(path: string, lines: Buffer): Promise<void> {
   const file = await open(path, 'a+')
   try {
     const stats = await file.stat()
-    await writeWhole(file, await endsInLine(file, stats.size) ? text : `\n${text}`)
+    await writeWhole(file, await endsInLine(file, stats.size) ? lines : Buffer.concat([lineEnd, lines]))
     if (stats.isFile()) await file.datasync() // a pipe cannot
   } finally {
     await file.close()
@@ -50,15 +52,15 @@ async function endsInLine(file: FileHandle, size: number): Promise<boolean> {
 }
 
 /** In one go where the system lets it, so that what others append, for other shards say, comes before or after. */
-async function writeWhole(file: FileHandle, text: string): Promise<void> {
-  for (let rest = Buffer.from(text); rest.length > 0;) {
+async function writeWhole(file: FileHandle, lines: Buffer): Promise<void> {
+  for (let rest = lines; rest.length > 0;) {
     const { bytesWritten } = await file.write(rest)
     rest = rest.subarray(bytesWritten)
   }
 }
 
-function print(text: string): Promise<void> {
+function print(lines: Buffer): Promise<void> {
   return new Promise((done, fail) => {
-    process.stdout.write(text, (error) => { if (error) fail(error); else done() })
+    process.stdout.write(lines, (error) => { if (error) fail(error); else done() })
   })
 }

@@ -46,12 +46,15 @@ async function describeRequest(db: Kysely<unknown>, vars: VarsContext): Promise<
   const request = theRequest()
   const { role, jwt } = vars.auth as { role: string, jwt: object | null }
   request.role = role
-  await sql`select
+  const { rows: [taken] } = await sql<{ isAllowed: boolean }>`select
     set_config('role', ${role}, true),
     set_config('request.jwt.claims', ${JSON.stringify({ ...jwt, role })}, true),
     set_config('request.headers', ${JSON.stringify(request.headers)}, true),
     set_config('request.method', ${request.method}, true),
-    set_config('request.path', ${request.path}, true)`.execute(db)
+    set_config('request.path', ${request.path}, true),
+    pg_has_role('authenticator', ${role}, 'member') as "isAllowed"`.execute(db)
+  // lite's login may take on any role. PostgREST's, authenticator, those that were granted to it.
+  if (!taken?.isAllowed) throw new Refusal(403, { code: '42501', message: `permission denied to set role "${role}"` })
 }
 
 async function alreadyDescribed(): Promise<void> {}
@@ -183,17 +186,24 @@ const asText = (value: unknown): string => String(value)
 const asIsoTime = (text: string): string => text.replace(' ', 'T').replace(/[+-]\d\d$/, '$&:00')
 
 // lite's and postgres.js's parameters are made of JavaScript values; here most are texts already. Times come back
-// as Postgres's to_json writes them, 2026-11-05T09:30:00+00:00, and not as 2026-11-05 09:30:00+00.
+// as Postgres's to_json writes them, 2026-11-05T09:30:00+00:00, and not as 2026-11-05 09:30:00+00; and a numeric of
+// 0.5000 as the number that it is, where lite makes it a string.
 const types = {
   json: { to: 114, from: [114], serialize: asJson, parse: JSON.parse },
   jsonb: { to: 3802, from: [3802], serialize: asJson, parse: JSON.parse },
   boolean: { to: 16, from: [16], serialize: asText, parse: (text: string) => text === 't' },
+  numeric: { to: 1700, from: [1700], serialize: asText, parse: asNumber },
   bytea: { to: 17, from: [17], serialize: asBytes, parse: asText },
   date: { to: 1082, from: [1082], serialize: asText, parse: asText },
   time: { to: 1083, from: [1083], serialize: asText, parse: asText },
   timetz: { to: 1266, from: [1266], serialize: asText, parse: asText },
   timestamp: { to: 1114, from: [1114], serialize: asText, parse: asIsoTime },
   timestamptz: { to: 1184, from: [1184], serialize: asText, parse: asIsoTime },
+}
+
+function asNumber(text: string): number | string {
+  const number = Number(text)
+  return Number.isFinite(number) ? number : text
 }
 
 function asJson(value: unknown): string {

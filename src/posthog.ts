@@ -3,7 +3,7 @@ import { openPersons } from './posthog-persons.ts'
 import { requireSecret } from './secrets.ts'
 import {
   identityOf, isoTime, misconfigured, nobody, readSettings, sift, SinkError,
-  type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+  type EventRow, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
 /**
@@ -103,7 +103,7 @@ const reservedNames = new Set([
 const uuid = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 
 // PostHog refuses ids such as "anonymous", "null" or the nil UUID, or worse: makes one person of all who have it.
-function faultIn(event: LoggedEvent): string | undefined {
+function faultIn(event: EventRow): string | undefined {
   const id = identityOf(event)
   if (!uuid.test(id) || id === nobody) return `PostHog forbids the distinct id ${JSON.stringify(id)}.`
   if (event.source === 'client' && (reservedNames.has(event.event) || event.event.startsWith('$$'))) {
@@ -139,7 +139,7 @@ const isReserved = (name: string) => reservedProperties.has(name)
 const isPostHogs = (name: string) => name.startsWith('$')
 
 /** An event as PostHog gets it. */
-function toPostHogEvent(event: LoggedEvent, { setPersonProperties }: PostHogOptions): PostHogEvent {
+function toPostHogEvent(event: EventRow, { setPersonProperties }: PostHogOptions): PostHogEvent {
   const tags = without(event.tags, isReserved)
   const isSomebodys = event.actor_id !== null && event.actor_id !== nobody
   const traits = setPersonProperties && isSomebodys ? without(tags, isPostHogs) : {}
@@ -164,7 +164,7 @@ const historyHours = 48
 // PostHog wants what is older than 48 hours when it is imported in requests of its own: it is worked on apart, and
 // is no spike of today's. How old an event was when it was received is the same at every try; how old it is now is
 // not, and an outage of two days would turn live events into history.
-function isHistory(event: LoggedEvent, { historicalBefore }: PostHogOptions): boolean {
+function isHistory(event: EventRow, { historicalBefore }: PostHogOptions): boolean {
   const received = Date.parse(event.received_at)
   return received < historicalBefore || received - Date.parse(event.occurred_at) > historyHours * 3_600_000
 }
@@ -186,7 +186,7 @@ type Announcements = Map<string, Announcement>
 const place = (org_id: string | null, event_id: string) => `${org_id} ${event_id}`
 
 async function announce(
-  { sink }: SinkSettings, { sql }: SinkContext, events: LoggedEvent[],
+  { sink }: SinkSettings, { sql }: SinkContext, events: EventRow[],
 ): Promise<Announcements> {
   const grouped = events.filter(({ org_id }) => org_id !== null)
   if (grouped.length === 0) return new Map()
@@ -223,7 +223,7 @@ type Run = { historical: boolean, events: string[], length: number }
 const maxLength = 5_000_000
 
 /** Cuts a batch into requests. Nothing changes places. */
-function runsOf(events: LoggedEvent[], announcements: Announcements, options: PostHogOptions): Run[] {
+function runsOf(events: EventRow[], announcements: Announcements, options: PostHogOptions): Run[] {
   const runs: Run[] = []
   for (const event of events) {
     const historical = isHistory(event, options)

@@ -55,6 +55,7 @@ async function untilStopped(stack: Stack, interrupted: AbortSignal): Promise<voi
 
 function directions(databaseUrl: string, apiUrl: string, eventsFile: string): string {
   return `
+   dashboard        ${apiUrl}/
    API              ${apiUrl}
    publishable key  ${publishableKey}
    secret key       ${secretKey}

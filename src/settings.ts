@@ -9,6 +9,8 @@ export type Settings = {
   databasePort: number
   /** ACTORSCOPE_DATA_DIR; default `.actorscope` in the project. */
   dataDir: string
+  /** ACTORSCOPE_DEMO_PAST: whether a new demo world comes with half a year of events; `off` leaves them out. */
+  hasPast?: boolean
   /** DATABASE_URL: a Postgres 15 to 18 that runs already, instead of the embedded one. */
   databaseUrl?: string
 }
@@ -26,6 +28,7 @@ export function readSettings(environment: NodeJS.ProcessEnv): Settings {
     apiPort: readPort(environment, 'ACTORSCOPE_API_PORT', 54321),
     databasePort: readPort(environment, 'ACTORSCOPE_DB_PORT', 54322),
     dataDir: resolve(projectDir, environment.ACTORSCOPE_DATA_DIR || '.actorscope'),
+    hasPast: readSwitch(environment, 'ACTORSCOPE_DEMO_PAST'),
   }
   const databaseUrl = readDatabaseUrl(environment)
   if (databaseUrl) return { ...settings, databaseUrl }
@@ -41,6 +44,13 @@ function readPort(environment: NodeJS.ProcessEnv, name: string, otherwise: numbe
   const port = Number(text)
   if (/^\d+$/.test(text) && port >= 1 && port <= 65535) return port
   throw invalid(`${name} is "${text}": it must be a port from 1 to 65535.`)
+}
+
+function readSwitch(environment: NodeJS.ProcessEnv, name: string): boolean {
+  const text = environment[name]
+  if (!text || text === 'on') return true
+  if (text === 'off') return false
+  throw invalid(`${name} is "${text}": it must be on or off.`)
 }
 
 function readDatabaseUrl({ DATABASE_URL: text }: NodeJS.ProcessEnv): string | undefined {

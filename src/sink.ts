@@ -1,7 +1,8 @@
+import type { Buffer } from 'node:buffer'
 import type { Sql } from 'postgres'
 
 /** A row of public.events, as `tracking.lease_batch` gives it; times are ISO 8601 in UTC. */
-export type LoggedEvent = {
+export type EventRow = {
   scope_id: string
   occurred_at: string
   event_id: string
@@ -23,6 +24,19 @@ export type LoggedEvent = {
   received_at: string
   txid: string
   epoch: number
+}
+
+/** An event of the log, as the database wrote it: a sink that hands it on as it is need not read it. */
+export class LoggedEvent {
+  private read?: EventRow
+
+  /** @param json the row as JSON, on one line. */
+  constructor(readonly json: Buffer) {}
+
+  /** The row; it is parsed when somebody first asks. */
+  get row(): EventRow {
+    return this.read ??= JSON.parse(this.json.toString()) as EventRow
+  }
 }
 
 /** An event that can never be delivered as it is, and why; what `tracking.complete_batch` keeps. */
@@ -119,7 +133,7 @@ export const nobody = '00000000-0000-0000-0000-000000000000'
  * what becomes of the build of somebody who was erased; and the org for an event of version 1 that named one, as version
  * 1 meant it.
  */
-export function identityOf({ tracking_version, org_id, actor_id, scope_id }: LoggedEvent): string {
+export function identityOf({ tracking_version, org_id, actor_id, scope_id }: EventRow): string {
   return (tracking_version === 1 ? org_id : null) ?? (actor_id === nobody ? org_id : actor_id) ?? scope_id
 }
 
@@ -128,16 +142,17 @@ export function isoTime(time: string): string {
   return new Date(time).toISOString()
 }
 
-/** Parts events into those that a sink can send, and those that it never can, with what is wrong with each. */
+/** Reads events: the rows of those that a sink can send, and those that it never can, with what is wrong with each. */
 export function sift(
-  events: LoggedEvent[], faultIn: (event: LoggedEvent) => string | undefined,
-): { sound: LoggedEvent[], undelivered: Undelivered[] } {
+  events: LoggedEvent[], faultIn: (row: EventRow) => string | undefined,
+): { sound: EventRow[], undelivered: Undelivered[] } {
+  const sound: EventRow[] = []
   const undelivered: Undelivered[] = []
-  const sound = events.filter((event) => {
-    const error = faultIn(event)
-    if (error !== undefined) undelivered.push({ event, error })
-    return error === undefined
-  })
+  for (const event of events) {
+    const error = faultIn(event.row)
+    if (error === undefined) sound.push(event.row)
+    else undelivered.push({ event, error })
+  }
   return { sound, undelivered }
 }
 

@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto'
 import { join } from 'node:path'
 import { startApi, type Api } from './api.ts'
 import {
-  admitApi, connect, inspectDatabase, localPassword, migrate, noteChapters, refuseOutdated, seedOnce, standIn,
+  admitApi, connect, demoOf, inspectDatabase, localPassword, migrate, noteChapters, refuseOutdated, seedOnce, standIn,
 } from './database.ts'
 import { keepFileSink, startLocalWorker } from './local-worker.ts'
 import { startPostgres } from './postgres.ts'
@@ -62,10 +62,10 @@ async function build(settings: Settings, step: Report, stops: (() => Promise<voi
   if (isSupabase) return { databaseUrl, lost }
   await noteChapters(sql)
   step('the demo world')
-  await seedOnce(sql)
-  step(`the Data and Auth API on ${settings.apiPort}`)
+  await seedOnce(sql, settings.hasPast)
+  step(`the Data and Auth API, and the dashboard, on ${settings.apiPort}`)
   const apiUrl = await admitApi(sql, databaseUrl, settings.databaseUrl ? randomUUID() : localPassword)
-  const api = await startApi({ port: settings.apiPort, portVariable: 'ACTORSCOPE_API_PORT', databaseUrl: apiUrl })
+  const api = await startApi({ port: settings.apiPort, portVariable: 'ACTORSCOPE_API_PORT', databaseUrl: apiUrl, demo: await demoOf(sql) })
   stops.push(() => api.stop())
   const eventsFile = join(settings.dataDir, 'events.ndjson')
   step(`a worker, which delivers to ${eventsFile}`)

@@ -1,8 +1,12 @@
+import { spawnSync } from 'node:child_process'
+import { readdirSync, statSync } from 'node:fs'
+import { join } from 'node:path'
 import colors from 'picocolors'
 import { publishableKey } from './api.ts'
+import { dashboardDir } from './dashboard.ts'
 import { StackError } from './errors.ts'
 import { serve } from './serve.ts'
-import { readSettings } from './settings.ts'
+import { projectDir, readSettings } from './settings.ts'
 import { playStory } from './story.ts'
 
 const print = (text: string): void => console.log(text)
@@ -14,6 +18,7 @@ const print = (text: string): void => console.log(text)
  * @returns the exit code: 0 when every step of the story did what it said.
  */
 async function main(args: string[], interrupted: AbortSignal): Promise<number> {
+  keepDashboard()
   return serve({
     settings: readSettings(process.env),
     print,
@@ -23,6 +28,17 @@ async function main(args: string[], interrupted: AbortSignal): Promise<number> {
     tryIt: (apiUrl) => `To track an event, paste this there, in the project's folder:\n\n${snippet(apiUrl)}`,
     interrupted,
   })
+}
+
+/** Builds the dashboard where that was not done, or its sources are newer. */
+function keepDashboard(): void {
+  const changedAt = (path: string) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0
+  const sources = join(projectDir, 'dashboard')
+  const newest = Math.max(...readdirSync(sources, { recursive: true }).map((name) => changedAt(join(sources, String(name)))))
+  if (newest <= changedAt(join(dashboardDir, 'index.html'))) return
+  print(`${colors.dim('·')} building the dashboard`)
+  const { status } = spawnSync(process.execPath, ['build.mjs'], { cwd: projectDir, stdio: 'inherit' })
+  if (status !== 0) throw new StackError('build_failed', 'The dashboard cannot be built: see above.')
 }
 
 /** Aborts when the terminal, the system or a parent asks this process to end. */

@@ -1,6 +1,7 @@
 import colors from 'picocolors'
 
-type Colors = ReturnType<typeof colors.createColors>
+/** What colours a text, or leaves it alone where there are no colours. */
+export type Colors = ReturnType<typeof colors.createColors>
 
 /** What a command says goes to stderr, what it was asked for to stdout: so that a pipe carries data alone. */
 export class Terminal {
@@ -13,7 +14,7 @@ export class Terminal {
   constructor(
     private readonly stdout: NodeJS.WriteStream,
     private readonly stderr: NodeJS.WriteStream,
-    environment: NodeJS.ProcessEnv,
+    private readonly environment: NodeJS.ProcessEnv,
   ) {
     this.colors = colors.createColors(hasColors(stdout, environment))
     this.talkColors = colors.createColors(hasColors(stderr, environment))
@@ -32,6 +33,11 @@ export class Terminal {
   /** How wide the bar may be, in characters. */
   get width(): number {
     return this.stderr.columns ?? 80
+  }
+
+  /** How wide may be what is printed: as wide as the terminal; in a pipe what COLUMNS says, or 80. */
+  get columns(): number {
+    return this.stdout.columns || Number(this.environment.COLUMNS) || 80
   }
 
   /** Prints a line of data; resolves when there is room for more. */
@@ -77,18 +83,17 @@ function hasColors(stream: NodeJS.WriteStream, { NO_COLOR, FORCE_COLOR, TERM }: 
 const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g
 const escape = (character: string): string => `\\u${character.charCodeAt(0).toString(16).padStart(4, '0')}`
 
+/** A text whose every character can be seen. */
+export function spelledOut(text: string): string {
+  return text.replace(UNSEEN, escape)
+}
+
 /** A text as one line that only prints. */
 export function visible(text: string): string {
-  return text.replace(/\s*\n\s*/g, ' ').replace(UNSEEN, escape)
+  return spelledOut(text.replace(/\s*\n\s*/g, ' '))
 }
 
 /** A value as one line of JSON that only prints. */
 export function jsonLine(value: unknown): string {
-  return JSON.stringify(value).replace(UNSEEN, escape)
-}
-
-/** Rows in columns, as wide as they need to be. */
-export function asTable(headings: string[], rows: string[][]): string[] {
-  const widths = headings.map((heading, i) => Math.max(heading.length, ...rows.map((row) => row[i]?.length ?? 0)))
-  return [headings, ...rows].map((cells) => cells.map((cell, i) => cell.padEnd(widths[i] ?? 0)).join('  ').trimEnd())
+  return spelledOut(JSON.stringify(value))
 }

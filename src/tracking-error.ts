@@ -20,4 +20,8 @@ export class TrackingError extends Error {
   }
 }
 
+/** Whether a message of the database is one of its stable names. */
+export const isStableName = (message: unknown): message is string =>
+  typeof message === 'string' && /^[a-z]+(_[a-z]+)+$/.test(message)
+
 type About = { status?: number, details?: string | null, hint?: string | null, cause?: unknown }

@@ -2,7 +2,7 @@ import { Webhook } from 'standardwebhooks'
 import { post } from './http.ts'
 import { requireSecret } from './secrets.ts'
 import {
-  isoTime, misconfigured, readSettings, sift, type Erased, type LoggedEvent, type Sink, type SinkContext, type SinkSettings,
+  isoTime, misconfigured, readSettings, sift, type Erased, type EventRow, type Sink, type SinkContext, type SinkSettings,
 } from './sink.ts'
 
 /**
@@ -57,7 +57,7 @@ function openSigner(batch: SinkSettings, secret: string): Webhook {
 }
 
 /** The body of a webhook: the event's name, its time, and what a receiver may know of the row. */
-function webhookPayload({ scope_id, txid, epoch, clock_skew, ...event }: LoggedEvent) {
+function webhookPayload({ scope_id, txid, epoch, clock_skew, ...event }: EventRow) {
   const timestamp = isoTime(event.occurred_at)
   return { type: event.event, timestamp, data: { ...event, occurred_at: timestamp } }
 }
@@ -69,7 +69,7 @@ function erasurePayload({ subject, id, erased_at }: Erased) {
 }
 
 // Whoever receives it forgets somebody: that is not for a client to bring about.
-function faultIn({ source, event }: LoggedEvent): string | undefined {
+function faultIn({ source, event }: EventRow): string | undefined {
   if (source === 'client' && (event === 'actor.erased' || event === 'org.erased')) {
     return `${JSON.stringify(event)} says that somebody was erased: a client's event may not have that name.`
   }

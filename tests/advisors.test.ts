@@ -36,7 +36,7 @@ async function advise(): Promise<string[]> {
 
 async function languageServer(...args: string[]): Promise<{ findings: string[], output: string }> {
   const databaseUrl = new URL(clone.databaseUrl)
-  databaseUrl.searchParams.set('options', '-c pgrst.db_schemas=public')
+  databaseUrl.searchParams.set('options', '-c pgrst.db_schemas=public,analytics')
   const { stdout, stderr } = await promisify(execFile)(
     'node_modules/.bin/postgres-language-server',
     [args[0]!, '--diagnostic-level=warn', '--max-diagnostics=500', '--colors=off', ...args.slice(1)],

@@ -1,4 +1,3 @@
-import { spawn } from 'node:child_process'
 import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,7 +7,7 @@ import { freePort, isRunning } from '../src/postgres.ts'
 import { ProgressBar } from '../src/progress-bar.ts'
 import { projectDir } from '../src/settings.ts'
 import { Terminal } from '../src/terminal.ts'
-import { cleanEnvironment, published, run as runCli, start, startGateway, type Fate, type RunOptions } from './cli.ts'
+import { inTerminal, published, run as runCli, start, startGateway, type Fate, type RunOptions } from './cli.ts'
 import { orgs, people, uuidV7 } from './demo.ts'
 import { asLogin, createWorld, temporaryFolder, type World } from './world.ts'
 
@@ -29,12 +28,14 @@ afterEach(async () => {
 
 const demo: NodeJS.ProcessEnv = { ACTORSCOPE_API_KEY: 'as_local_demo_app' }
 const asPerson = (email: string): NodeJS.ProcessEnv => ({ ACTORSCOPE_EMAIL: email, ACTORSCOPE_PASSWORD: 'password' })
+const local = (): NodeJS.ProcessEnv => ({ ACTORSCOPE_URL: world.api.url })
 const run = (args: string[], env: NodeJS.ProcessEnv = {}, options: RunOptions = {}) =>
-  runCli(args, { env: { ACTORSCOPE_URL: world.api.url, ...env }, ...options })
+  runCli(args, { env: { ...local(), ...env }, ...options })
 
 const commands = [
   ['track'], ['tail'], ['keys', 'create'], ['keys', 'list'], ['keys', 'revoke'], ['build', 'request'], ['build', 'status'],
-  ['catalog', 'push'], ['up'], ['doctor'],
+  ['catalog', 'push'], ['up'], ['doctor'], ['funnel'], ['retention'], ['active'], ['builds'], ['surfaces'], ['paths'],
+  ['sessions'], ['activity'],
 ]
 
 describe('help', () => {
@@ -136,11 +137,11 @@ describe('whoever calls', () => {
   })
 
   test('in a terminal is asked for the password, which is not shown, and sees colours', async () => {
-    const { code, output } = await inTerminal(['keys', 'list', '--email', 'ada@acme.test'], 'passwrong\x7f\x7f\x7f\x7f\x7fword\r')
+    const { code, output } = await inTerminal(['keys', 'list', '--email', 'ada@acme.test'], { env: local(), typed: 'passwrong\x7f\x7f\x7f\x7f\x7fword\r' })
     expect(output).toMatch(/^Password of ada@acme\.test: \r\n/)
     expect(output).toContain('\u001b[2mid')
     expect(code).toBe(0)
-    expect((await inTerminal(['keys', 'list', '--email', 'ada@acme.test'], '\x03')).code).toBe(130)
+    expect((await inTerminal(['keys', 'list', '--email', 'ada@acme.test'], { env: local(), typed: '\x03' })).code).toBe(130)
   })
 })
 
@@ -199,7 +200,7 @@ describe('an import in a terminal', () => {
     await writeFile(file, '{"event":"Watched"}\n'.repeat(1500))
     const slow = await startGateway(world.api.url, (): Promise<Fate> => sleep(150, 'passes'))
     cleanups.push(slow.stop)
-    const { code, output } = await inTerminal(['track', '--file', file], '', { ...demo, ACTORSCOPE_URL: slow.url })
+    const { code, output } = await inTerminal(['track', '--file', file], { env: { ...demo, ACTORSCOPE_URL: slow.url } })
     expect(code).toBe(0)
     expect(output).toMatch(/█+░+ +33% {2}500 events/)
     expect(output).toMatch(/\r\u001b\[2K1,500 recorded, 0 there already, 0 dropped\r\n$/)
@@ -422,7 +423,7 @@ describe('the package', () => {
   beforeAll(async () => {
     installed = join(folder.path, 'node_modules/actorscope')
     await mkdir(installed, { recursive: true })
-    for (const part of ['dist', 'migrations', 'supabase/functions', 'seed.sql', 'package.json', 'src/stand-ins.sql', 'tests/fixtures']) {
+    for (const part of ['dist', 'migrations', 'supabase/functions', 'seed.sql', 'package.json', 'src/stand-ins.sql', 'src/demo-past.sql', 'tests/fixtures']) {
       await cp(join(projectDir, part), join(installed, part), { recursive: true })
     }
     bundled = [process.execPath, join(installed, 'dist/cli.js')]
@@ -478,20 +479,4 @@ async function startUp(program: string[], flags: string[] = []) {
   await Promise.race([up.prints('It runs until Ctrl-C'), up.exited.then((code) => { throw new Error(`up has ended with ${code}: ${up.stderr()}`) })])
   await up.prints('npx actorscope track')
   return { ...up, cwd: place.path, end: () => { up.process.kill('SIGINT'); return up.exited } }
-}
-
-/** Runs `actorscope` in a terminal, which util-linux's script makes, and types into it. */
-async function inTerminal(args: string[], typed: string, env: NodeJS.ProcessEnv = {}): Promise<{ code: number | null, output: string }> {
-  const quoted = [...published, ...args].map((word) => `'${word}'`).join(' ')
-  const child = spawn('script', ['--quiet', '--return', '--command', `stty cols 100; ${quoted}`, '/dev/null'], {
-    env: { ...cleanEnvironment(), ACTORSCOPE_URL: world.api.url, TERM: 'xterm', ...env }, stdio: ['pipe', 'pipe', 'pipe'] })
-  let output = ''
-  child.stdout.setEncoding('utf8').on('data', (text: string) => { output += text })
-  const exited = new Promise<number | null>((done) => child.once('close', done))
-  cleanups.push(() => child.kill('SIGKILL'))
-  if (typed) {
-    await expect.poll(() => output, { timeout: 60_000 }).toContain(': ')
-    child.stdin.write(typed)
-  }
-  return { code: await exited, output }
 }

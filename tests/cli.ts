@@ -3,7 +3,7 @@ import { createServer, request, type IncomingMessage, type ServerResponse } from
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { expect } from 'vitest'
+import { expect, onTestFinished } from 'vitest'
 import { projectDir } from '../src/settings.ts'
 
 /** A command that runs, or has run. */
@@ -55,6 +55,24 @@ export async function run(args: string[], options: RunOptions = {}): Promise<{ c
   const running = start(args, options)
   const code = await running.exited
   return { code, stdout: running.stdout(), stderr: running.stderr() }
+}
+
+/** Runs `actorscope` to its end in a terminal, which util-linux's script makes, and types into it once it asks. */
+export async function inTerminal(
+  args: string[], { env, typed, columns = 100 }: { env: NodeJS.ProcessEnv, typed?: string, columns?: number },
+): Promise<{ code: number | null, output: string }> {
+  const quoted = [...published, ...args].map((word) => `'${word}'`).join(' ')
+  const child = spawn('script', ['--quiet', '--return', '--command', `stty cols ${columns}; ${quoted}`, '/dev/null'], {
+    env: { ...cleanEnvironment(), TERM: 'xterm', ...env }, stdio: ['pipe', 'pipe', 'pipe'] })
+  let output = ''
+  child.stdout.setEncoding('utf8').on('data', (text: string) => { output += text })
+  const exited = new Promise<number | null>((done) => child.once('close', done))
+  onTestFinished(() => void child.kill('SIGKILL'))
+  if (typed !== undefined) {
+    await expect.poll(() => output, { timeout: 60_000 }).toContain(': ')
+    child.stdin.write(typed)
+  }
+  return { code: await exited, output }
 }
 
 /** This process's environment without what chooses a project, a caller or colours. */

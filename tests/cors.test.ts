@@ -1,10 +1,9 @@
-import chromium from '@sparticuz/chromium'
-import { chromium as playwright, type Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { publishableKey } from '../src/api.ts'
+import { launchChromium } from './chromium.ts'
 import { people } from './demo.ts'
 import { startUpstream, type Upstream } from './doors.ts'
-import { createWorld, temporaryFolder, type World } from './world.ts'
+import { createWorld, type World } from './world.ts'
 
 let world: World
 beforeAll(async () => { world = await createWorld() })
@@ -41,22 +40,19 @@ describe('the local stack tells a page from elsewhere', () => {
 })
 
 describe('a page in Chromium', () => {
-  let browser: Browser
+  let chromium: Awaited<ReturnType<typeof launchChromium>>
   let site: Upstream
-  let folder: Awaited<ReturnType<typeof temporaryFolder>>
   beforeAll(async () => {
     site = await startUpstream((response) => response.setHeader('content-type', 'text/html').end('<!doctype html><title>A site</title>'))
-    folder = await temporaryFolder()
-    browser = await playwright.launch({ executablePath: await unpackChromium(folder.path), args: chromium.args })
+    chromium = await launchChromium()
   })
   afterAll(async () => {
-    await browser?.close()
+    await chromium?.close()
     await site?.close()
-    await folder?.remove()
   })
 
   test('signs in, sends events with a JWT and with an API key, and reads why one is refused', async () => {
-    const page = await browser.newPage()
+    const page = await chromium.browser.newPage()
     await page.goto(site.url)
     const answers = await page.evaluate(async ({ api, apikey }) => {
       const post = async (path: string, headers: Record<string, string>, body: object) => {
@@ -79,16 +75,3 @@ describe('a page in Chromium', () => {
       { event: 'By RPC', actor_id: people.bob }, { event: 'By key', actor_id: people.ada }, { event: 'By the door', actor_id: people.bob }])
   })
 })
-
-// It unpacks itself into the system's temporary folder, and takes what lies there for whole: two test files that
-// start it at once would meet half of it.
-async function unpackChromium(folder: string): Promise<string> {
-  const { TMPDIR } = process.env
-  process.env.TMPDIR = folder
-  try {
-    return await chromium.executablePath()
-  } finally {
-    if (TMPDIR === undefined) delete process.env.TMPDIR
-    else process.env.TMPDIR = TMPDIR
-  }
-}

@@ -79,7 +79,8 @@ describe('the page shows what is sent', () => {
 })
 
 test('every link of the pages leads somewhere', async () => {
-  const pages: Record<string, string> = Object.fromEntries(await Promise.all(['README.md', 'docs/delivery.md', 'docs/events.md', 'docs/keeping.md'].map(
+  const paths = ['README.md', ...['analytics', 'dashboard', 'delivery', 'events', 'keeping'].map((name) => `docs/${name}.md`)]
+  const pages: Record<string, string> = Object.fromEntries(await Promise.all(paths.map(
     async (path) => [path, await readFile(path, 'utf8')] as const)))
   for (const [path, text] of Object.entries(pages)) {
     for (const [, link = ''] of text.matchAll(/\]\(([^)\s]+)\)/g)) {

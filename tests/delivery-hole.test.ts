@@ -100,7 +100,7 @@ describe('64 writers with pauses of up to 5 s in their transactions, a tenth of 
         async send(events: LoggedEvent[]) {
           await sleep(Math.random() * 10)
           if (Math.random() < 0.05) throw new SinkError('retry', 'a fault')
-          ids.push(...events.map(({ event_id }) => event_id))
+          ids.push(...events.map(({ row }) => row.event_id))
           return []
         },
       }),

@@ -631,8 +631,8 @@ async function openTransaction(event: string) {
 }
 
 async function lease(size = 500): Promise<Batch | null> {
-  const [row] = await sql`select tracking.lease_batch('sink', 'test', ${size}) as batch`
-  return row?.batch
+  const [batch] = await sql<Batch[]>`select * from tracking.lease_batch('sink', 'test', ${size})`
+  return batch ?? null
 }
 
 async function complete(batch: Batch | null, undelivered: object[] = []): Promise<boolean> {
@@ -641,8 +641,9 @@ async function complete(batch: Batch | null, undelivered: object[] = []): Promis
 }
 
 async function leaseAhead(batch: Batch | null, size = 500): Promise<Batch | null> {
-  const [row] = await sql`select tracking.lease_ahead('sink', ${batch!.shard}, ${batch!.lease}, ${size}) as batch`
-  return row?.batch
+  const [ahead] = await sql<Batch[]>`
+    select * from tracking.lease_ahead('sink', ${batch!.shard}, ${batch!.lease}, ${size})`
+  return ahead ?? null
 }
 
 /** Says that the first events of a batch are done with. */

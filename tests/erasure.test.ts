@@ -218,8 +218,8 @@ describe('a batch that is under way', () => {
     await log.write('2025-01', { actor: people.bob }, 'Bob 1', 'Bob 2')
     await log.write('2025-01', 'Ada')
     const batch = (await log.lease('sink', 2))!
-    const [{ ahead } = { ahead: null }] = await sql`select tracking.lease_ahead('sink', 0, ${batch.lease}) as ahead`
-    expect(ahead.events).toHaveLength(1)
+    const [ahead = null] = await sql<Batch[]>`select * from tracking.lease_ahead('sink', 0, ${batch.lease})`
+    expect(ahead?.events).toHaveLength(1)
     expect(await bite(people.ada)).toMatchObject({ waits_for: ['sink'] })
     await log.complete(batch)
     expect(await bite(people.ada)).toMatchObject({ waits_for: ['sink'] })

@@ -46,8 +46,8 @@ export function logOf(sql: Sql) {
     },
 
     async lease(sink: string, size = 500, seconds = 60): Promise<Batch | null> {
-      const [row] = await sql`select tracking.lease_batch(${sink}, 'test', ${size}, ${seconds}) as batch`
-      return row?.batch
+      const [batch] = await sql<Batch[]>`select * from tracking.lease_batch(${sink}, 'test', ${size}, ${seconds})`
+      return batch ?? null
     },
 
     async complete(batch: Batch | null, undelivered: object[] = []): Promise<void> {

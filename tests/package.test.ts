@@ -83,6 +83,6 @@ test('each entry can be imported, and its types hold in a strict project', async
 
 test('the command line starts without the packages that only the local stack needs', async () => {
   const { stdout } = await run(process.execPath, [join(installed, 'dist/cli.js'), '--help'], { env: plain })
-  const commands = ['track', 'tail', 'keys', 'build', 'catalog', 'worker', 'replay', 'dead', 'export', 'erase', 'up', 'doctor']
+  const commands = ['track', 'tail', 'import', 'keys', 'build', 'catalog', 'worker', 'replay', 'dead', 'export', 'erase', 'up', 'doctor', 'funnel', 'sessions']
   for (const command of commands) expect(stdout).toContain(`  ${command} `)
 })

@@ -1,7 +1,8 @@
 // What the local Data API owes to PostgREST, where @supabase/lite does otherwise: see src/postgrest.ts.
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { publishableKey, secretKey } from '../src/api.ts'
-import { elementsOf, membersOf } from '../src/json.ts'
+import { elementsOf, membersOf, objectOf } from '../src/json.ts'
 import { createWorld, signToken, type World } from './world.ts'
 
 let world: World
@@ -34,6 +35,27 @@ beforeAll(async () => {
       as $$ begin raise exception using errcode = code, message = 'm', detail = 'd', hint = 'h'; end $$;
     create function public.raise_plainly() returns void language plpgsql volatile
       as $$ begin raise exception 'plainly'; end $$;
+    create schema if not exists analytics;
+    grant usage on schema analytics to anon, authenticated, service_role;
+    create view analytics.labels with (security_invoker = true) as select id, label from public.notes;
+    grant select on analytics.labels to anon, authenticated, service_role;
+    create function analytics.echo(
+      steps text[], within interval default '7 days', by text default 'actor', org uuid default null,
+      since timestamptz default null, tags jsonb default '{}', periods integer default 12)
+      returns table (step bigint, event text, share numeric, seconds double precision, "window" interval, subject text,
+        orgs uuid[], since_at timestamptz, day date, at timestamp, kinds jsonb, nothing numeric, n integer)
+      language sql stable
+      as $$
+        select s.step, s.event, round(1.0 / s.step, 4), 1.5 * s.step, within, by, array_remove(array[org], null), since,
+               since::date, since at time zone 'UTC', tags, null::numeric, periods
+        from   unnest(steps) with ordinality as s (event, step)
+      $$;
+    create function analytics.who() returns text language sql stable as $$ select current_user::text $$;
+    create schema hidden;
+    create view hidden.labels as select id, label from public.notes;
+    grant usage on schema hidden to anon, authenticated, service_role;
+    grant select on hidden.labels to anon, authenticated, service_role;
+    create function hidden.who() returns text language sql stable as $$ select current_user::text $$;
   `).simple()
 })
 afterAll(() => world.close())
@@ -155,6 +177,55 @@ describe('every request tells the database of itself', () => {
   })
 })
 
+describe('the schema of analysts is served beside public', () => {
+  const org = 'a0000000-0000-4000-8000-000000000001'
+  const row = {
+    step: 1, event: 'A, "b"', share: 1, seconds: 1.5, window: '7 days', subject: 'actor', orgs: [], since_at: null,
+    day: null, at: null, kinds: {}, nothing: null, n: 12,
+  }
+  const analytics = () => world.anon().schema('analytics')
+
+  test('a function takes some of its arguments by name, and answers rows as to_json writes them', async () => {
+    expect((await analytics().rpc('echo', { steps: ['A, "b"'] })).data).toEqual([row])
+    const args = { steps: ['A', 'B', 'C'], within: '36 hours', by: 'org', org, since: '2026-11-05T10:30:00+01:00', tags: { a: ['1'] }, periods: 3 }
+    const { data } = await analytics().rpc('echo', args)
+    expect(data).toHaveLength(3)
+    expect(data[2]).toEqual({
+      step: 3, event: 'C', share: 0.3333, seconds: 4.5, window: '36:00:00', subject: 'org', orgs: [org], since_at: '2026-11-05T09:30:00+00:00',
+      day: '2026-11-05', at: '2026-11-05T09:30:00', kinds: { a: ['1'] }, nothing: null, n: 3 })
+    expect(data[1].share).toBe(0.5)
+  })
+
+  test('a call may name arguments that are null, may be a GET, and what it answers be filtered, ordered and cut', async () => {
+    expect((await analytics().rpc('echo', { steps: ['A, "b"'], org: null, since: null })).data).toEqual([row])
+    expect((await analytics().rpc('echo', { steps: ['A', 'B'] }, { get: true })).data).toMatchObject([{ event: 'A' }, { event: 'B' }])
+    const { data } = await analytics().rpc('echo', { steps: ['A', 'B', 'C'] })
+      .select('event, share').neq('event', 'B').order('step', { ascending: false }).limit(1)
+    expect(data).toEqual([{ event: 'C', share: 0.3333 }])
+  })
+
+  test('a view is read as a table is', async () => {
+    await world.anon().from('notes').insert([{ id: 41, label: 'one' }, { id: 42, label: 'two' }]).throwOnError()
+    const { data, count } = await analytics().from('labels').select('*', { count: 'exact' }).in('id', [41, 42]).order('id').range(1, 1)
+    expect({ data, count }).toEqual({ data: [{ id: 42, label: 'two' }], count: 2 })
+  })
+
+  test.each(['hidden', 'tracking', 'auth', 'nowhere'])('a schema that is not exposed, %s, is refused', async (schema) => {
+    const client = world.service().schema(schema as 'public')
+    for (const answer of [await client.rpc('who'), await client.from('labels').select()]) {
+      expect(answer).toMatchObject({ status: 406, error: { code: 'PGRST106' } })
+    }
+    expect(await client.from('labels').insert({ id: 1 })).toMatchObject({ status: 406, error: { code: 'PGRST106' } })
+  })
+
+  test('nothing of one schema is found in another', async () => {
+    expect(await world.anon().rpc('who')).toMatchObject({ status: 404, error: { code: 'PGRST202' } })
+    expect(await world.anon().from('labels').select()).toMatchObject({ status: 404, error: { code: 'PGRST205' } })
+    expect(await analytics().from('notes').select()).toMatchObject({ status: 404, error: { code: 'PGRST205' } })
+    expect(await analytics().rpc('echo', { nobody: 1 })).toMatchObject({ status: 404, error: { code: 'PGRST202' } })
+  })
+})
+
 describe('errors have the status that PostgREST gives them', () => {
   test.each([
     ['23514', 400], ['23503', 409], ['28000', 403], ['40001', 500], ['53300', 503], ['57014', 500],
@@ -197,12 +268,17 @@ describe('the API gives no rights away', () => {
     }
   })
 
+  test.each(['postgres', 'pg_read_all_data'])('a role that PostgREST\'s login may not take on, %s, is refused', async (role) => {
+    expect(await world.withToken(signToken({ ...claims, role })).rpc('claims')).toMatchObject({
+      status: 403, error: { code: '42501', message: `permission denied to set role "${role}"` } })
+  })
+
   test.each([['no key', ''], ['a wrong key', 'sb_publishable_wrong']])('%s is 401, also from this machine', async (_, apikey) => {
     expect(await send('/rest/v1/rpc/claims', '{}', { apikey })).toMatchObject({ status: 401 })
   })
 
-  test('nothing but the two APIs is served', async () => {
-    for (const path of ['/', '/_system/info', '/storage/v1/bucket']) {
+  test('nothing but the two APIs and the dashboard is served', async () => {
+    for (const path of ['/_system/info', '/storage/v1/bucket', '/package.json']) {
       expect((await fetch(`${world.api.url}${path}`)).status).toBe(404)
     }
   })
@@ -214,6 +290,22 @@ describe('JSON is split without being read', () => {
       [['a', '[1, {"x":"}\\"]"} ]'], ['b', '-1.50e3'], ['cd', 'null']])
     expect([...membersOf('{}')]).toEqual([])
     expect([...membersOf('{"a":1,"a":"\\\\"}')]).toEqual([['a', '"\\\\"']])
+  })
+
+  test('into members and back is the same object', () => {
+    fc.assert(fc.property(fc.dictionary(fc.string(), fc.jsonValue()), fc.constantFrom(undefined, 1, '\t'), (object, space) => {
+      expect(JSON.parse(objectOf(membersOf(JSON.stringify(object, null, space))))).toEqual(JSON.parse(JSON.stringify(object)))
+    }))
+  })
+
+  test.each([
+    ['', 'it breaks off'], ['{', 'it breaks off'], ['{"a', 'it breaks off'], ['{"a"', 'it breaks off'], ['{"a":', 'it breaks off'],
+    ['{"a":"\\"}', 'it breaks off'], ['{"a":[{}', 'it breaks off'], ['{"a":1', 'it breaks off'], ['{"a":1,', 'it breaks off'],
+    ['nonsense', '"n" at character 1'], ['[1]', '"[" at character 1'], ['{a:1}', '"a" at character 2'], ['{"a" 1}', '"1" at character 6'],
+    ['{"a":}', '"}" at character 6'], ['{"a":]}', '"]" at character 6'], ['{"a":1 2}', '"2" at character 8'], ['{,}', '"," at character 2'],
+    ['{"a":1,}', '"}" at character 8'], ['{"a":1},{"b":2}', '"," at character 8'],
+  ])('into members where it is no object is refused: %s', (text, message) => {
+    expect(() => membersOf(text)).toThrow(new SyntaxError(message))
   })
 
   test('into elements', () => {

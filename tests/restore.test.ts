@@ -355,10 +355,10 @@ async function openTransaction(sql: Sql, name: string) {
 type Batch = { shard: number, lease: string, events: { event_id: string }[] }
 
 async function take(sql: Sql, sink: string, size: number): Promise<string[]> {
-  const [row] = await sql<{ batch: Batch | null }[]>`select tracking.lease_batch(${sink}, 'test', ${size}) as batch`
-  if (!row?.batch) return []
-  await sql`select tracking.complete_batch(${sink}, ${row.batch.shard}, ${row.batch.lease})`
-  return row.batch.events.map(({ event_id }) => event_id)
+  const [batch] = await sql<Batch[]>`select * from tracking.lease_batch(${sink}, 'test', ${size})`
+  if (!batch) return []
+  await sql`select tracking.complete_batch(${sink}, ${batch.shard}, ${batch.lease})`
+  return batch.events.map(({ event_id }) => event_id)
 }
 
 async function drain(sql: Sql, sink: string): Promise<string[]> {

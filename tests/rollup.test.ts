@@ -14,11 +14,11 @@ let sql: Sql
 beforeAll(async () => {
   world = await createWorld()
   sql = world.sql
-  await sql`create role metabase in role analyst`
+  await sql`create role analyst_of_rollup in role analyst`
   await sql`update tracking.settings set api_logins = api_logins || session_user::name`
 })
 afterAll(async () => {
-  await sql`drop role metabase`
+  await sql`drop role analyst_of_rollup`
   await world.close()
 })
 beforeEach(async () => {
@@ -221,10 +221,10 @@ test('kinds follow where the surfaces are changed', async () => {
   expect((await found()).map(({ surface }) => surface)).toEqual([null, null, null])
 })
 
-const readers: [string, Caller | { role: 'metabase' }][] = [
+const readers: [string, Caller | { role: 'analyst_of_rollup' }][] = [
   ['ada', person(people.ada)], ['bob', person(people.bob)], ['cyd', person(people.cyd)], ['eve', person(people.eve)],
   ['nik', person(people.nik)], ['the key acme_admin', holderOf('as_local_acme_admin')], ['the key demo_app', holderOf('as_local_demo_app')],
-  ['a revoked key', holderOf('as_local_revoked')], ['nobody', nobody], ['the service role', service], ['an analyst', { role: 'metabase' }],
+  ['a revoked key', holderOf('as_local_revoked')], ['nobody', nobody], ['the service role', service], ['an analyst', { role: 'analyst_of_rollup' }],
 ]
 test.each(readers)('%s sees in each view what the log shows them, rolled up or not', async (_, who) => {
   // Given events of everybody, half of them in the rollup
@@ -243,6 +243,8 @@ test.each(readers)('%s sees in each view what the log shows them, rolled up or n
 
   await as(sql, who as Caller, async (tx) => {
     expect(await byRollup(tx)).toEqual(await byLog(tx))
+    expect(await tx`select coalesce(sum(cardinality(times)), 0)::int as events from tracking.activity`).toEqual(
+      await tx`select count(*)::int as events from public.events where occurred_at < '2026-03-02'`)
     expect(await tx`select event_id from analytics.events order by 1`).toEqual(await tx`select event_id from public.events order by 1`)
     const surfaces = tx`array_remove(array_agg(distinct tracking.surface_of(event, channel)), null) as surfaces`
     const seen = tx`min(occurred_at)::timestamptz as first_seen, max(occurred_at)::timestamptz as last_seen, count(*) as events,
@@ -262,5 +264,5 @@ test.each(['insert into public.events default values', 'update public.orgs set n
   'delete from public.events', 'truncate public.events', 'select tracking.roll_up()', 'select tracking.recount_activity()',
   'insert into tracking.surfaces values (\'x\', \'y\')', 'select * from public.api_keys', 'select * from tracking.role_bindings',
   'create table analytics.mine ()', 'create table public.mine ()'])('an analyst may not: %s', async (statement) => {
-  expect((await failureOf(as(sql, { role: 'metabase' } as never, (tx) => tx.unsafe(statement)))).code).toBe('42501')
+  expect((await failureOf(as(sql, { role: 'analyst_of_rollup' } as never, (tx) => tx.unsafe(statement)))).code).toBe('42501')
 })

@@ -127,6 +127,20 @@ begin
   return (select crm.org_of(p.account_no) from crm.products as p where p.sku = owner_org.app_id);
 end $$;
 
+-- In old data an account is a number.
+create or replace function org.known_as(id text)
+  returns uuid
+  language plpgsql stable strict
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return (
+    select crm.org_of(a.account_no)
+    from   crm.accounts as a
+    where  known_as.id in (a.account_no::text, crm.org_of(a.account_no)::text)
+  );
+end $$;
+
 
 -- What they may, everything at once: for policies ---------------------------------------------------
 

@@ -107,6 +107,18 @@ test('track_events judges each event by the new tables', async () => {
   expect((await log()).map(({ org_id }) => org_id)).toEqual([hers, null])
 })
 
+test('old data may say an account\'s number, or its id', async () => {
+  const old = { event: 'Old', timestamp: '2019-03-05T09:30:00Z' }
+  const rows = [{ ...old, user_id: 7 }, { ...old, user_id: hers }, { ...old, user_id: people.bob, tags: { app_id: 'widget' } }, { ...old, user_id: 8 }]
+    .map((row, n) => ({ ...row, event_id: `e-${n}` }))
+  const [answer] = await world.sql`select tracking.record_events(${world.sql.json(rows)}, 'skip') as of`
+  expect(answer!.of.results.map((r: { result: string, error?: Error }) => r.error?.message ?? r.result)).toEqual(['ok', 'ok', 'ok', 'user_anonymous'])
+  const recorded = await world.sql`select actor_id, org_id, app_id from events order by actor_id nulls first`
+  expect([...recorded]).toEqual([
+    { actor_id: null, org_id: hers, app_id: null }, { actor_id: null, org_id: hers, app_id: null },
+    { actor_id: people.bob, org_id: hers, app_id: 'widget' }])
+})
+
 describe('the table itself', () => {
   const row = (org_id: string, app_id?: string) => {
     const at = new Date()

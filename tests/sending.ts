@@ -1,13 +1,11 @@
 import type { Sql } from 'postgres'
 import { expect } from 'vitest'
 import { deliverOnce, endWithin, type Courier } from '../src/delivery.ts'
+import { leaseBatch, type Batch } from '../src/lease.ts'
 import { loadSecrets } from '../src/secrets.ts'
-import { SinkError, type LoggedEvent, type Sink, type SinkContext, type SinkSettings } from '../src/sink.ts'
+import { SinkError, type EventRow, type Sink, type SinkContext, type SinkSettings } from '../src/sink.ts'
 import { openSink } from '../src/sinks.ts'
 import type { World } from './world.ts'
-
-/** What a worker leases. */
-export type Batch = SinkSettings & { shard: number, lease: string, events: LoggedEvent[] }
 
 /** How a sink is run in a test. */
 export type Running = {
@@ -22,9 +20,8 @@ export async function createSink(sql: Sql, name: string, kind: string, settings:
   await sql`select tracking.create_sink(${name}, ${kind}, ${sql.json(settings as never)})`
 }
 
-export async function lease(sql: Sql, sink: string, size = 500): Promise<Batch | null> {
-  const [row] = await sql<{ batch: Batch | null }[]>`select tracking.lease_batch(${sink}, 'test', ${size}) as batch`
-  return row?.batch ?? null
+export async function lease(sql: Sql, sink: string): Promise<Batch | undefined> {
+  return leaseBatch({ sql, worker: 'test' }, sink)
 }
 
 /** Opens the sink of a batch, with its secrets from this environment. */
@@ -93,7 +90,7 @@ export async function deadLetters(sql: Sql, sink: string): Promise<[event: strin
 }
 
 /** Writes a row of the log as nobody but the database's owner can; `age` is how long before now it was received. */
-export async function writeEvent(sql: Sql, row: Partial<LoggedEvent> & { occurred?: Date }): Promise<string> {
+export async function writeEvent(sql: Sql, row: Partial<EventRow> & { occurred?: Date }): Promise<string> {
   const { occurred = new Date(), ...named } = row
   const columns = { event: 'Written', actor_id: null, org_id: null, source: 'service', ...named }
   const [written] = await sql<{ event_id: string }[]>`

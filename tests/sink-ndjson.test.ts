@@ -1,9 +1,9 @@
 import { mkdir, readFile, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
-import type { LoggedEvent } from '../src/sink.ts'
-import { orgs } from './demo.ts'
-import { createSink, deliver, open, retryNow, trackIn, type Track } from './sending.ts'
+import { LoggedEvent, type EventRow } from '../src/sink.ts'
+import { orgs, people } from './demo.ts'
+import { createSink, deliver, open, retryNow, trackIn, writeEvent, type Track } from './sending.ts'
 import { createWorld, temporaryFolder, type World } from './world.ts'
 
 let world: World
@@ -32,11 +32,24 @@ test('a file gets the rows of the log, a line each', async () => {
   await deliver(world.sql, 'file')
   await track('ada@acme.test', { event: 'Third' })
   await deliver(world.sql, 'file')
-  const rows = await world.sql<{ row: LoggedEvent }[]>`
+  const rows = await world.sql<{ row: EventRow }[]>`
     select row_to_json(e) as row from public.events as e order by txid, event_id`
   const lines = await linesOf(path)
   expect(lines.slice(0, -1).map((line) => JSON.parse(line))).toEqual(rows.map(({ row }) => row))
   expect(lines.at(-1)).toBe('')
+})
+
+test('a line is what the database wrote, with digits that JavaScript does not have, and nothing that ends a line', async () => {
+  const path = await createFileSink()
+  for (const event of ['First', 'Second \u2028', 'Third ,\n ]}']) {
+    await writeEvent(world.sql, { event: 'Event', actor_id: people.ada, description: event })
+  }
+  await world.sql`update public.events set tags = '{"n": 12345678901234567890.10, "text": ", \\n "}'`
+  await deliver(world.sql, 'file', { size: 2 })
+  const rows = await world.sql<{ line: string }[]>`
+    select row_to_json(e)::text as line from public.events as e order by txid, event_id`
+  expect(rows[0]!.line).toContain('12345678901234567890.10')
+  expect(await linesOf(path)).toEqual([...rows.map(({ line }) => line), ''])
 })
 
 test('a line that a crash cut short does not spoil the next', async () => {
@@ -122,7 +135,8 @@ async function trackAndDeliver(event: string) {
 const sinkAt = (path: string) => ({ sink: 'file', kind: 'ndjson', settings: { path } })
 
 function someEvents(event: string, count: number): LoggedEvent[] {
-  return Array.from({ length: count }, () => ({ event, context: { blob: 'x'.repeat(10_000) } }) as unknown as LoggedEvent)
+  const json = JSON.stringify({ event, context: { blob: 'x'.repeat(10_000) } })
+  return Array.from({ length: count }, () => new LoggedEvent(Buffer.from(json)))
 }
 
 const linesOf = async (path: string) => (await readFile(path, 'utf8')).split('\n')

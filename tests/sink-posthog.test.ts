@@ -1,6 +1,6 @@
 import { PostHog } from 'posthog-node'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
-import type { LoggedEvent } from '../src/sink.ts'
+import type { EventRow } from '../src/sink.ts'
 import { orgs, people } from './demo.ts'
 import { startPostHog, type CapturedEvent, type Fault, type Receiver } from './receivers.ts'
 import { createSink, deadLetters, deliver, lease, open, retryNow, rewind, trackIn, writeEvent } from './sending.ts'
@@ -44,7 +44,7 @@ test.each([true, false])('what arrives is what posthog-node sends, field by fiel
   const sink = { sink: 'posthog', kind: 'posthog', settings: { host: posthog.url, ...settings } }
   await (await open(world.sql, sink, { environment })).send(events, AbortSignal.timeout(10_000))
   const ours = posthog.requests.splice(0)
-  await captureWithTheirs(events, setsPersons)
+  await captureWithTheirs(events.map(({ row }) => row), setsPersons)
   const theirs = posthog.requests
 
   expect(ours.map(({ method, path }) => [method, path])).toEqual(theirs.map(({ method, path }) => [method, path]))
@@ -82,9 +82,9 @@ async function trackEveryKind(): Promise<void> {
 }
 
 /** Sends events as somebody would with posthog-node: history by a client of its own, an org when it first appears. */
-async function captureWithTheirs(events: LoggedEvent[], setsPersons: boolean): Promise<void> {
+async function captureWithTheirs(events: EventRow[], setsPersons: boolean): Promise<void> {
   const known = new Set<string>()
-  const runs: { isHistory: boolean, events: LoggedEvent[] }[] = []
+  const runs: { isHistory: boolean, events: EventRow[] }[] = []
   for (const event of events) {
     const isHistory = event.event.startsWith('Backfilled')
     if (runs.at(-1)?.isHistory !== isHistory) runs.push({ isHistory, events: [] })
@@ -100,7 +100,7 @@ async function captureWithTheirs(events: LoggedEvent[], setsPersons: boolean): P
 
 const namesOfOrgs: Record<string, string> = { [orgs.acme]: 'Acme', [orgs.demo]: 'Demo' }
 
-function captureWith(client: PostHog, row: LoggedEvent, setsPersons: boolean, known: Set<string>): void {
+function captureWith(client: PostHog, row: EventRow, setsPersons: boolean, known: Set<string>): void {
   const { event, event_id, occurred_at, actor_id, org_id, tags, context, channel, description } = row
   if (org_id && !known.has(org_id)) {
     known.add(org_id)

@@ -4,7 +4,7 @@ import { parseRetryAfter, userAgent } from '../src/http.ts'
 import { createLog } from '../src/log.ts'
 import { Pace } from '../src/pace.ts'
 import { redact, secretsIn } from '../src/secrets.ts'
-import type { LoggedEvent, SinkError } from '../src/sink.ts'
+import { LoggedEvent, type EventRow, type SinkError } from '../src/sink.ts'
 import { people } from './demo.ts'
 import { startBento, startLogSnag, startPostHog, startWebhook } from './receivers.ts'
 import type { Fault, LoggedLog, Receiver, VerifiedWebhook } from './receivers.ts'
@@ -131,7 +131,7 @@ describe('an answer', () => {
 })
 
 describe('settings', () => {
-  const posthogs = 'it may have host, set_person_properties, historical_before, timeout_seconds.'
+  const posthogs = 'it may have host, set_person_properties, historical_before, timeout_seconds, project_id, app_host.'
   const anUrl = 'must be an http(s) URL without a login.'
   test.each([
     ['posthog', { hots: 'x' }, `has the unknown setting "hots"; ${posthogs}`],
@@ -317,9 +317,10 @@ test('requests are introduced by the package\'s version', async () => {
 const hookWith = (settings: object = {}) =>
   ({ sink: 'hook', kind: 'webhook', settings: { url: `${hooks.url}/hooks`, ...settings } })
 
-const someEvent: LoggedEvent = {
+const someRow: EventRow = {
   scope_id: people.ada, occurred_at: '2026-11-05T09:30:00.123+00:00', event_id: '019565a3-fa3b-7000-8000-000000000001',
   org_id: null, actor_id: people.ada, app_id: null, api_key_id: null, event: 'Some', channel: 'default',
   description: null, icon: null, parser: null, notify: false, tags: {}, context: {}, tracking_version: 2,
   source: 'client', clock_skew: null, received_at: '2026-11-05T09:30:00.2+00:00', txid: '7', epoch: 1,
 }
+const someEvent = new LoggedEvent(Buffer.from(JSON.stringify(someRow)))

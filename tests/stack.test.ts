@@ -83,6 +83,26 @@ describe('the stack', () => {
       ['Acme', 'Demo', 'Evil', 'Kept'].map((name) => ({ name })))
   })
 
+  test('gives a new demo world half a year of events and builds, where it is asked to, and the dashboard to see them in', async () => {
+    const settings = { ...(await freshSettings()), hasPast: true }
+    const stack = await start(settings)
+    const [past] = await ask(stack, `
+      select count(*) > 5000 as "isLong", min(occurred_at) < now() - interval '170 days' as "isOld", max(occurred_at) <= now() as "isPast",
+             bool_and(source = case channel when 'build-lifecycle' then 'trigger' else 'service' end) as "isHonest",
+             (select count(*) from build_requests) > 400 and bool_and(e.app_id is not null or e.org_id is null) as "isWhole",
+             (select count(*) from tracking.partition_report) as strays
+      from   events as e`)
+    expect(past).toEqual({ isLong: true, isOld: true, isPast: true, isHonest: true, isWhole: true, strays: '0' })
+    const gaps = await ask(stack, `
+      select status from build_requests as b where not exists (
+        select from events as e where e.tags ->> 'build_id' = b.id::text having count(*) = 3 and count(distinct e.event) = 3)`)
+    expect(gaps).toEqual([])
+    expect(await (await fetch(`${stack.api?.url}/`)).text()).toContain('<title>Actorscope</title>')
+    await stack.stop()
+    const again = await start(settings)
+    expect(await ask(again, 'select count(*) > 10000 as twice from events')).toEqual([{ twice: false }])
+  })
+
   test('has a worker that delivers the log to a file, each event once, also over a restart', async () => {
     const settings = await freshSettings()
     const first = await start(settings)
@@ -177,9 +197,9 @@ test('the API stops while requests are at the database', async () => {
 
 describe('settings', () => {
   test('are Supabase\'s ports and a folder in the project, unless the environment says otherwise', () => {
-    expect(readSettings({})).toEqual({ apiPort: 54321, databasePort: 54322, dataDir: join(projectDir, '.actorscope') })
-    expect(readSettings({ ACTORSCOPE_API_PORT: '1', ACTORSCOPE_DB_PORT: '65535', ACTORSCOPE_DATA_DIR: '/data', DATABASE_URL: 'postgres://a@b/c' }))
-      .toEqual({ apiPort: 1, databasePort: 65535, dataDir: '/data', databaseUrl: 'postgres://a@b/c' })
+    expect(readSettings({})).toEqual({ apiPort: 54321, databasePort: 54322, dataDir: join(projectDir, '.actorscope'), hasPast: true })
+    expect(readSettings({ ACTORSCOPE_API_PORT: '1', ACTORSCOPE_DB_PORT: '65535', ACTORSCOPE_DATA_DIR: '/data', ACTORSCOPE_DEMO_PAST: 'off', DATABASE_URL: 'postgres://a@b/c' }))
+      .toEqual({ apiPort: 1, databasePort: 65535, dataDir: '/data', hasPast: false, databaseUrl: 'postgres://a@b/c' })
   })
 
   test.each([
@@ -188,6 +208,7 @@ describe('settings', () => {
     [{ ACTORSCOPE_DB_PORT: '65536' }, 'ACTORSCOPE_DB_PORT'],
     [{ ACTORSCOPE_DB_PORT: '1e3' }, 'ACTORSCOPE_DB_PORT'],
     [{ ACTORSCOPE_DB_PORT: '54321' }, 'must differ'],
+    [{ ACTORSCOPE_DEMO_PAST: 'no' }, 'ACTORSCOPE_DEMO_PAST'],
     [{ DATABASE_URL: 'localhost' }, 'DATABASE_URL'],
     [{ DATABASE_URL: 'mysql://a@b/c' }, 'DATABASE_URL'],
   ])('refuse %j, naming what is wrong', (environment, named) => {

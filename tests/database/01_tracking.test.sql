@@ -1,6 +1,6 @@
 -- Chapter 1: settings, errors, ids and time.
 begin;
-select plan(59);
+select plan(70);
 
 -- Settings
 
@@ -129,6 +129,18 @@ from   (values
   (e'019565a3-fa3b-7000-8000-000000000001\n'),
   ('')) as t (input);
 
+select is(tracking.is_uuid(t.input), t.verdict, format('%L is %s', t.input, case when t.verdict then 'a UUID' else 'none' end))
+from   (values
+  ('a0000000-0000-4000-8000-000000000001', true),
+  ('A0000000-ABCD-4000-8000-00000000000F', true),
+  ('a0000000-0000-4000-8000-00000000000', false),
+  ('a0000000-0000-4000-8000-0000000000011', false),
+  ('a0000000-0000-4000-8000-00000000000g', false),
+  ('-0000000-0000-4000-8000-000000000001', false),
+  ('a000000-00000-4000-8000-000000000001', false),
+  ('{0000000-0000-4000-8000-000000000001}', false),
+  ('', false)) as t (input, verdict);
+
 -- Whatever the session's settings are.
 set local timezone = 'Asia/Kolkata';
 set local datestyle = 'SQL, DMY';
@@ -151,6 +163,20 @@ from   (values
   ('2026-02-29T00:00:00Z'), ('2026-13-01T00:00:00Z'), ('2026-11-31'), ('0000-01-01T00:00:00Z'),
   ('2026-11-05T24:00:00Z'), ('2026-11-05T09:30:60Z'), ('2026-11-05T09:30:00+15:00'), ('2026-11-05T09:30:00 Europe/Rome'),
   ('12026-11-05T09:30:00Z'), ('2026-11-05T09:30:00.1234567890Z')) as t (input);
+
+-- Every day there is, and every one there is not, as programs write it and otherwise, which is read in another way.
+set local datestyle = 'ISO, YMD';
+create temporary table days as
+  select format('%s-%s-%s', to_char(y, 'FM0000'), to_char(m, 'FM00'), to_char(d, 'FM00')) as day,
+         case when d between 1 and date_part('day', make_date(y, m, 1) + interval '1 month - 1 day')
+           then make_timestamptz(y, m, d, 9, 30, 0.5, 'UTC') end as half_past_nine
+  from   unnest('{1,1899,1900,1970,2000,2023,2024,2100,9999}'::integer[]) as y, generate_series(1, 12) as m, generate_series(0, 32) as d;
+select is_empty(
+  $$ select day from days where tracking.parse_time(day || 'T09:30:00.500Z') is distinct from half_past_nine $$,
+  'every day is read as programs write it, and no other');
+select is_empty(
+  $$ select day from days where tracking.parse_time(day || ' 09:30:00,5') is distinct from half_past_nine $$,
+  'and otherwise');
 
 select * from finish();
 rollback;

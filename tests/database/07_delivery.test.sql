@@ -1,7 +1,7 @@
 -- Chapter 7: what one session can see of delivery. Cursors and leases: tests/delivery.test.ts; another cluster:
 -- tests/restore.test.ts; a replica: tests/replica.test.ts.
 begin;
-select plan(69);
+select plan(72);
 
 select tracking.create_sink('sink', 'webhook', '{"url": "https://example.test"}');
 
@@ -42,6 +42,7 @@ from   (values
   ('select tracking.create_sink(''mine'', ''fax'')', '23514 new row for relation "sinks" violates check constraint "kind_is_known"'),
   ('select tracking.create_sink(''Mine'', ''webhook'')', '23514 new row for relation "sinks" violates check constraint "name_is_lower_case"'),
   ('select tracking.create_sink(''mine'', ''webhook'', ''{"a": {"Api-Key": 1}}'')', '23514 new row for relation "sinks" violates check constraint "settings_hold_no_secret"'),
+  ('select tracking.create_sink(''mine'', ''webhook'', max_age => ''0'')', '23514 new row for relation "sinks" violates check constraint "max_age_is_positive"'),
   ('select tracking.create_sink(''mine'', ''webhook'', shards => 0)', '22023 A sink has 1 to 64 shards, not 0.'),
   ('select tracking.create_sink(''mine'', ''webhook'', shards => 65)', '22023 A sink has 1 to 64 shards, not 65.'),
   ('select tracking.create_sink(''mine'', ''webhook'', shards => null)', '22023 A sink has 1 to 64 shards, not null.'),
@@ -55,7 +56,7 @@ from   (values
 
 -- Filters
 
-select is(tracking.wants(jsonb_populate_record(null::tracking.sinks, t.sink), 'Report Exported', 'reports', t.org), t.wants, format('a sink with %s, org %s', t.sink, t.org))
+select is(tracking.wants(jsonb_populate_record(null::tracking.sinks, t.sink), 'Report Exported', 'reports', t.org, '49 hours'), t.wants, format('a sink with %s, org %s, an event of two days ago', t.sink, t.org))
 from   (values
   ('{}'::jsonb, null::uuid, true),
   ('{"events": ["Report *"]}', null, true),
@@ -66,7 +67,9 @@ from   (values
   ('{"events": []}', null, false),
   ('{"orgs": ["a0000000-0000-4000-8000-000000000001"]}', 'a0000000-0000-4000-8000-000000000001', true),
   ('{"orgs": ["a0000000-0000-4000-8000-000000000001"]}', 'a0000000-0000-4000-8000-000000000002', false),
-  ('{"orgs": ["a0000000-0000-4000-8000-000000000001"]}', null, false)
+  ('{"orgs": ["a0000000-0000-4000-8000-000000000001"]}', null, false),
+  ('{"max_age": "49 hours"}', null, true),
+  ('{"max_age": "48 hours"}', null, false)
 ) as t (sink, org, wants);
 
 

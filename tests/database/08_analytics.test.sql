@@ -4,7 +4,7 @@ select plan(46);
 
 insert into auth.users (instance_id, id, aud, role, email) values
   ('00000000-0000-0000-0000-000000000000', '10000000-0000-4000-8000-000000000009', 'authenticated', 'authenticated', 'vic@acme.test');
-create role metabase in role analyst;
+create role analyst_of_chapter_8 in role analyst;
 
 
 -- Surfaces
@@ -94,8 +94,8 @@ select is(tests.outcome('nobody', 'select count(*) from analytics.builds'), '0',
 
 -- Analysts
 
-grant usage on schema extensions to metabase;
-set local role metabase;
+grant usage on schema extensions to analyst_of_chapter_8;
+set local role analyst_of_chapter_8;
 select is((select count(*) from analytics.builds), 7::bigint, 'an analyst sees all builds');
 select cmp_ok((select count(*) from analytics.events), '>', 15::bigint, 'all events');
 select is((select count(*) from public.orgs), 3::bigint, 'all orgs');

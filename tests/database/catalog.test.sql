@@ -25,7 +25,7 @@ select is_empty(
   $$ select name from functions where 'search_path=pg_catalog, pg_temp' <> all (coalesce(proconfig, '{}')) $$,
   'every function pins its search path, with the temporary schema last');
 select is_empty(
-  $$ select name from functions where name like 'public.%' and prosecdef $$,
+  $$ select name from functions where name ~ '^(public|analytics)[.]' and prosecdef $$,
   'no function that the Data API shows runs with its owner''s rights');
 select is_empty(
   $$ select f.name from functions as f, aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) as a where a.grantee = 0 $$,
@@ -34,17 +34,18 @@ select is_empty(
   $$ select name from functions where obj_description(oid, 'pg_proc') is null $$,
   'every function has a comment');
 select is_empty(
-  $$ select name from functions where name like 'public.%' group by name having count(*) > 1 $$,
+  $$ select name from functions where name ~ '^(public|analytics)[.]' group by name having count(*) > 1 $$,
   'no RPC is overloaded: the Data API finds it by its arguments'' names');
 
 -- A function left at the default, volatile, by accident keeps every query that asks it from being planned
 -- well; one that is called stable by accident cannot write. So those are volatile that write, draw chance or
--- read the clock, or that call one of those, and triggers.
+-- read the clock, or that call one of those, and triggers. To "return query execute" a text is to read, where the
+-- function is not volatile: Postgres refuses whatever else the text may say.
 select set_eq(
   $$ select name collate "default" from functions where provolatile = 'v' and prorettype <> 'trigger'::regtype $$,
   $$ with recursive writers as (
        select name from functions
-       where  prosrc ~* '\m(insert into|update|delete from|lock table|execute|gen_random_uuid|clock_timestamp|realtime\.send)\M' and prorettype <> 'trigger'::regtype
+       where  prosrc ~* '\m(insert into|update|delete from|lock table|(?<!return query )execute|gen_random_uuid|clock_timestamp|realtime\.send)\M' and prorettype <> 'trigger'::regtype
        union
        select f.name from functions as f, writers as w where f.prosrc like '%' || w.name || '(%' and f.prorettype <> 'trigger'::regtype
      )
@@ -61,7 +62,12 @@ select set_eq(
     'public.track_event', 'public.track_events', 'public.read_events', 'public.create_api_key', 'public.revoke_api_key', 'public.request_build', 'public.set_build_limit',
     'app.read', 'app.build', 'app.manage', 'app.readable', 'org.read', 'org.manage', 'org.readable',
     'tracking.actor', 'tracking.api_key', 'tracking.source', 'tracking.is_service', 'tracking.event_time', 'tracking.current_epoch', 'tracking.current_snapshot', 'tracking.shard_of', 'tracking.next_events', 'tracking.faults_in_tags', 'tracking.raise_error', 'tracking.refuse_nobody', 'tracking.failure_category',
-    'tracking.surface_of', 'tracking.unrolled', 'tracking.filters', 'tracking.time_filter', 'tracking.asks_rollup', 'tracking.events_query', 'tracking.hours_query', 'tracking.cut_hour',
+    'tracking.surface_of', 'tracking.unrolled', 'tracking.filters', 'tracking.time_filter', 'tracking.asks_rollup', 'tracking.events_query', 'tracking.hours_query', 'tracking.cut_hour', 'tracking.surface_expression', 'tracking.known_surfaces',
+    'analytics.funnel', 'analytics.retention', 'analytics.active', 'analytics.paths', 'analytics.sessions', 'analytics.build_health', 'analytics.surfaces', 'analytics.activity', 'analytics.kinds',
+    'tracking.refuse_argument', 'tracking.check_filters', 'tracking.check_choice', 'tracking.check_event', 'tracking.check_span', 'tracking.check_number', 'tracking.check_steps',
+    'tracking.funnel_query', 'tracking.period_expression', 'tracking.periods_query', 'tracking.path_starts',
+    'tracking.kind_filter', 'tracking.everybody', 'tracking.all_orgs', 'tracking.circle_of', 'tracking.cut_days', 'tracking.loose_query', 'tracking.days_query',
+    'tracking.retention_query', 'tracking.retention_sets_query', 'tracking.unsure_query', 'tracking.active_query', 'tracking.active_sets_query', 'tracking.surfaces_query', 'tracking.surfaces_sets_query', 'tracking.activity_query', 'tracking.activity_sets_query',
     'tracking.record_events', 'tracking.create_api_key', 'tracking.revoke_api_key', 'tracking.set_build_limit'],
   'clients may call these, and nothing else');
 
@@ -79,7 +85,7 @@ select is_empty(
   'every table and view has a comment');
 select is_empty(
   $$ select t.typname from pg_type as t left join pg_class as c on c.oid = t.typrelid
-     where  t.typnamespace in ('public'::regnamespace, 'app'::regnamespace, 'org'::regnamespace, 'tracking'::regnamespace)
+     where  t.typnamespace in ('public'::regnamespace, 'app'::regnamespace, 'org'::regnamespace, 'tracking'::regnamespace, 'analytics'::regnamespace)
      and    t.typtype in ('c', 'e', 'd', 'r') and coalesce(c.relkind, 'c') = 'c' and obj_description(t.oid, 'pg_type') is null $$,
   'every type has a comment');
 select is_empty(
@@ -115,7 +121,7 @@ select is_empty(
 select is_empty(
   $$ select r.name, p.privilege from relations as r, clients as c, unnest(array['select', 'insert', 'update', 'references']) as p (privilege)
      where  r.schema = 'tracking' and r.relkind <> 'S'
-     and    (p.privilege <> 'select' or r.relname not in ('kinds', 'activity', 'rollup', 'hours'))
+     and    (p.privilege <> 'select' or r.relname not in ('kinds', 'activity', 'rollup', 'hours', 'members', 'days'))
      and    (has_table_privilege(c.client, r.oid, p.privilege) or has_any_column_privilege(c.client, r.oid, p.privilege)) $$,
   'clients have no right to the machinery''s tables, partitions included, but to read the rollup');
 select is_empty(
