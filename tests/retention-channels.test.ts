@@ -87,6 +87,7 @@ test('each channel is kept as long as its own row says, or else the row of all o
   await log.write('2025-01', { channel: 'short' }, 'Short')
   await log.write('2025-01', { channel: 'long' }, 'Long')
   await log.write('2025-01', { channel: 'other' }, 'Other')
+  await log.rollUp()
   expect(await apply()).toEqual([])
   await keep('long', '100 years')
   expect(await apply()).toEqual([])
@@ -101,6 +102,7 @@ test('each channel is kept as long as its own row says, or else the row of all o
   await keep('long', '1 year')
   expect(await apply()).toMatchObject([{ partition: january, channels: null, events: 1 }, { partition: february, channels: null, events: 0 }])
   expect(await log.names()).toEqual([])
+  expect(await log.rollupErrors()).toEqual([])
 })
 
 test('a month is over when so much time has passed since its end', async () => {
