@@ -267,7 +267,9 @@ declare
   v_added   constant text := 'select a.kind_id, a.hour, a.actor_id, cardinality(a.times) as events from added as a';
   v_removed constant text := 'select r.kind_id, r.hour, r.actor_id, cardinality(r.times) as events from removed as r';
 begin
-  if TG_OP = 'TRUNCATE' then
+  if current_setting('actorscope.days_follow', true) = 'off' then
+    return null; -- whole days go, and are taken away as such: tracking.forget_days (chapter 9)
+  elsif TG_OP = 'TRUNCATE' then
     delete from tracking.days;
     delete from tracking.members;
   elsif TG_OP = 'INSERT' then

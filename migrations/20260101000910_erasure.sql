@@ -180,10 +180,10 @@ declare
 begin
   if whose is null then
     raise null_value_not_allowed using message = format('Name the %s that is to be erased.', subject);
-  elsif whose = '00000000-0000-0000-0000-000000000000' then
+  elsif whose in (tracking.everybody(), tracking.all_orgs()) then
     raise invalid_parameter_value using
-      message = 'The nil UUID is nobody.',
-      detail = 'It stands for whoever was erased, in builds that they had asked for.';
+      message = format('%s is the id of nobody.', whose),
+      detail = 'The nil UUID stands for whoever was erased, in builds that they had asked for; the rollup has both for everybody.';
   end if;
   perform tracking.refuse_restored_log();
   insert into tracking.erasures (subject, subject_id, subject_hash, email, asked_by)
@@ -365,7 +365,8 @@ revoke execute on function tracking.is_whose from public;
 
 -- Erases whole hours of somebody's events, the first ones: as many as have about so many events, and one at least. It
 -- stops before an hour with events of a batch that is under way; and where that is the first one, says for which sinks
--- it waits. Whose lease has run out loses it: the batch is read anew, without them.
+-- it waits. The rollup comes first, since that may take a while; the cursors are locked for the events alone. Where one
+-- of them was leased meanwhile, which is seldom, all of it is left for another time.
 create function tracking.erase_events(
   subject text, whose uuid, max_events integer, out events bigint, out more boolean, out waits_for text[])
   language plpgsql volatile
@@ -376,7 +377,8 @@ declare
   v_first timestamptz;
   v_next  timestamptz;
   v_until timestamptz := 'infinity';
-  v_held  record;
+  v_sinks text[];
+  v_held  timestamptz;
 begin
   execute format(
     'select (select e.occurred_at from public.events as e where %1$s order by e.occurred_at limit 1),
@@ -385,17 +387,24 @@ begin
   if v_next is not null then
     v_until := greatest(date_trunc('hour', v_next, 'UTC'), date_trunc('hour', v_first, 'UTC') + interval '1 hour');
   end if;
-  perform from tracking.cursors as c order by c.sink, c.shard for update; -- nothing of it is leased meanwhile
-  v_held := tracking.free_leases(v_whose, v_until);
-  v_until := least(v_until, date_trunc('hour', v_held.since, 'UTC'));
+  select array_agg(distinct l.sink order by l.sink), date_trunc('hour', min(l.since), 'UTC') into v_sinks, v_held
+  from   tracking.leases_with(v_whose, v_until) as l
+  where  l.leased_until > clock_timestamp();
+  v_until := least(v_until, v_held);
   more := v_until < 'infinity';
-  waits_for := case when v_until <= v_first then v_held.sinks end;
-  events := tracking.take_events(v_whose, v_until);
+  events := 0;
+  if v_until <= v_first then
+    waits_for := v_sinks;
+    return;
+  end if;
   perform tracking.forget_activity(subject, whose, v_until);
+  perform from tracking.cursors as c order by c.sink, c.shard for update; -- nothing of it is leased meanwhile
+  perform tracking.end_leases_with(v_whose, v_until);
+  events := tracking.take_events(v_whose, v_until);
 end $$;
 comment on function tracking.erase_events is
   'Erases the first hours of somebody''s events; answers how many events, whether there are more, and which sinks are '
-  'waited for where there are none that can go.';
+  'waited for where there are none that can go. Errors: 55P03.';
 revoke execute on function tracking.erase_events from public;
 
 -- True where a cursor has an event before it still; as tracking.pending counts.
@@ -415,48 +424,55 @@ end $$;
 comment on function tracking.is_before is 'True where a cursor is not done with an event.';
 revoke execute on function tracking.is_before from public;
 
--- Ends the leases that have run out of batches with such events; answers the sinks that have one with a lease that has
--- not, and when the first of the events in them happened.
-create function tracking.free_leases(condition text, until timestamptz, out sinks text[], out since timestamptz)
+-- The leases of batches, and those leased ahead, that have such events; and when the first of those happened.
+create function tracking.leases_with(condition text, until timestamptz)
+  returns table (sink text, shard smallint, leased_until timestamptz, since timestamptz)
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query execute format($query$
+    select c.sink, c.shard, c.leased_until, h.since::timestamptz
+    from   tracking.cursors as c
+    cross  join lateral (select count(*)::integer from tracking.cursors as o where o.sink = c.sink) as s (shards)
+    cross  join lateral (
+      select min(e.occurred_at) as since
+      from   public.events as e
+      where  %s
+      and    e.occurred_at < %L
+      and    e.epoch = c.epoch
+      and    (e.txid, e.event_id) <= (coalesce(c.ahead_txid, c.batch_txid), coalesce(c.ahead_id, c.batch_id))
+      and    (s.shards = 1 or (uuid_hash(e.scope_id) & 2147483647) %% s.shards = c.shard)
+      and    (c.until is null or pg_visible_in_snapshot(e.txid, c.until))
+      and    tracking.is_before(c, e.epoch, e.txid, e.event_id)
+    ) as h
+    where  c.lease is not null
+    and    h.since is not null
+  $query$, condition, until);
+end $$;
+comment on function tracking.leases_with is 'The leases of batches with such events, and when the first of those happened.';
+revoke execute on function tracking.leases_with from public;
+
+-- Ends leases that have run out: who comes back with one has lost it, and the batch is read anew. The cursors are locked.
+create function tracking.end_leases_with(condition text, until timestamptz)
+  returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
 as $$
 begin
-  execute format($query$
-    with holders as materialized (
-      select c.sink, c.shard, c.leased_until > clock_timestamp() as is_at_it, h.since
-      from   tracking.cursors as c
-      cross  join lateral (select count(*)::integer from tracking.cursors as o where o.sink = c.sink) as s (shards)
-      cross  join lateral (
-        select min(e.occurred_at) as since
-        from   public.events as e
-        where  %s
-        and    e.occurred_at < %L
-        and    e.epoch = c.epoch
-        and    (e.txid, e.event_id) <= (coalesce(c.ahead_txid, c.batch_txid), coalesce(c.ahead_id, c.batch_id))
-        and    (s.shards = 1 or (uuid_hash(e.scope_id) & 2147483647) %% s.shards = c.shard)
-        and    (c.until is null or pg_visible_in_snapshot(e.txid, c.until))
-        and    tracking.is_before(c, e.epoch, e.txid, e.event_id)
-      ) as h
-      where  c.lease is not null
-      and    h.since is not null
-    ),
-    freed as (
-      update tracking.cursors as c
-      set    lease = null, leased_until = null,
-             (batch_txid, batch_id, batch_wanted, batch_others) = (null, null, null, null),
-             (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null)
-      from   holders as h
-      where  (c.sink, c.shard) = (h.sink, h.shard)
-      and    not h.is_at_it
-    )
-    select array_agg(distinct h.sink order by h.sink), min(h.since) from holders as h where h.is_at_it
-  $query$, condition, until) into sinks, since;
+  if exists (select from tracking.leases_with(condition, until) as l where l.leased_until > clock_timestamp()) then
+    raise lock_not_available using message = 'A worker has just taken some of the events.';
+  end if;
+  update tracking.cursors as c
+  set    lease = null, leased_until = null,
+         (batch_txid, batch_id, batch_wanted, batch_others) = (null, null, null, null),
+         (ahead_lease, ahead_txid, ahead_id, ahead_wanted, ahead_others) = (null, null, null, null, null)
+  from   tracking.leases_with(condition, end_leases_with.until) as l
+  where  (c.sink, c.shard) = (l.sink, l.shard);
 end $$;
-comment on function tracking.free_leases is
-  'Ends leases that have run out of batches with such events; answers the sinks that are being sent some, and when the '
-  'first of those happened.';
-revoke execute on function tracking.free_leases from public;
+comment on function tracking.end_leases_with is
+  'Ends leases that have run out of batches with such events. Errors: 55P03 where one has not.';
+revoke execute on function tracking.end_leases_with from public;
 
 -- Takes events out of the log. Those that a shard of a sink is done with, its books have still: they count as expired.
 create function tracking.take_events(condition text, until timestamptz)

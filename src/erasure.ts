@@ -24,12 +24,18 @@ export async function workOnErasures(context: ErasureContext): Promise<ErasureCo
   const open = await context.sql<{ id: string, events: number }[]>`
     select e.id, e.events::float8 as events from tracking.erasures as e where e.erased_at is null order by e.asked_at`
   for (const { id, events } of open) {
-    const reached = await continueErasure(context, id)
-    counts.events += Math.max(0, reached.events - events)
-    if (reached.done) counts.erased++
+    const before = counts.events
+    const moved = (reached: Reached) => { counts.events = before + Math.max(0, reached.events - events) }
+    const reached = await continueErasure(context, id, moved).catch(unlessInTheWay)
+    if (reached?.done) counts.erased++
   }
   await tellSinks(context, counts)
   return counts
+}
+
+/** Somebody who is in the way is there for a moment: the next run goes on. */
+function unlessInTheWay(error: { code?: string }): undefined {
+  if (error.code !== '55P03') throw error
 }
 
 /** How far an erasure is. */

@@ -191,8 +191,9 @@ describe.each(doors)('the door %s', (_, open) => {
     test('more than a caller may send', async () => {
       await world.sql`update tracking.settings set events_per_minute = 1`
       try {
-        await send({ event: 'E' })
-        expect(await send({ event: 'E' })).toMatchObject({ status: 429, body: { error: 'too_many_requests', moreInfo: {} } })
+        // A minute may end between two of them.
+        const answers = [await send({ event: 'E' }), await send({ event: 'E' }), await send({ event: 'E' })]
+        expect(answers.find(({ status }) => status === 429)).toMatchObject({ body: { error: 'too_many_requests', moreInfo: {} } })
       } finally {
         await world.sql`update tracking.settings set events_per_minute = null`
       }

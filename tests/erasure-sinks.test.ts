@@ -170,6 +170,22 @@ describe('a sink that does not take it', () => {
     expect(receivers.posthog.forgotten).toEqual([people.ada])
   })
 
+  test('is not asked again for others before its time', async () => {
+    await createSink('posthog')
+    receivers.posthog.options = { fault: () => ({ status: 429, headers: { 'retry-after': '60' } }) }
+    for (const actor of [people.ada, people.bob, people.cyd]) await sql`select * from tracking.erase_actor(${actor})`
+    await due()
+    await start()
+    await until(async () => (await sql`select from tracking.erasure_notices where tries = 1`).length)
+    await until(() => worker!.lines.some(({ job, message }) => job === 'work-on-erasures' && message === 'a job is done'))
+    expect(receivers.posthog.requests).toHaveLength(1)
+    receivers.posthog.options = {}
+    await due()
+    await sql`update tracking.jobs set due_at = now()`
+    await until(async () => (await sql`select from tracking.erasures where done_at is not null`).length === 3)
+    expect(receivers.posthog.forgotten.toSorted()).toEqual([people.ada, people.bob, people.cyd])
+  })
+
   test('is told again where its answer was lost', async () => {
     await createSink('posthog')
     receivers.posthog.options = { fault: (_, n) => n === 0 ? { cut: 'after' } : undefined }

@@ -95,8 +95,41 @@ export function logOf(sql: Sql) {
       while (Number((await sql`select tracking.roll_up() as n`)[0]?.n) > 0);
     },
 
-    /** How the rollup differs from the log, by scope, event, channel, actor and hour: not at all. */
+    /** How the rollup differs from the log, by scope, event, channel, actor and hour, and the days from it: not at all. */
     async rollupErrors() {
+      return [...await log.hourErrors(), ...await log.dayErrors()]
+    },
+
+    async dayErrors() {
+      return [...await sql`
+        with activity as (
+          select distinct c.circle, n.event, n.channel, (a.hour at time zone 'UTC')::date as day, c.member
+          from   tracking.activity as a
+          join   tracking.kinds as k using (kind_id)
+          cross  join lateral (values (k.org_id, a.actor_id), (tracking.everybody(), a.actor_id), (tracking.all_orgs(), k.org_id)) as c (circle, member)
+          cross  join lateral (values (k.event, k.channel), ('', '')) as n (event, channel)
+          where  num_nulls(c.circle, c.member) = 0
+        ),
+        days as (
+          select k.scope_id, k.event, k.channel, d.day, m.member
+          from   tracking.days as d
+          join   tracking.kinds as k using (kind_id)
+          join   tracking.members as m on m.circle = k.scope_id and m.number >> 12 = d.page
+          where  (m.number & 4095) < length(d.members)
+          and    get_bit(d.members, m.number & 4095) = 1
+        )
+        (select 'only in the activity', * from activity except all select 'only in the activity', * from days)
+        union all
+        (select 'only in the days', * from days except all select 'only in the days', * from activity)
+        union all
+        select 'of no day', m.circle, null, null, null, m.member from tracking.members as m
+        where  not exists (select from days as d where (d.scope_id, d.member) = (m.circle, m.member))
+        union all
+        select 'of no kind', null, null, null, d.day, null from tracking.days as d
+        where  not exists (select from tracking.kinds as k where k.kind_id = d.kind_id)`]
+    },
+
+    async hourErrors() {
       return [...await sql`
         with log as (
           select scope_id, org_id, app_id, event, channel, actor_id, date_trunc('hour', occurred_at, 'UTC') as hour,

@@ -87,6 +87,7 @@ test('each channel is kept as long as its own row says, or else the row of all o
   await log.write('2025-01', { channel: 'short' }, 'Short')
   await log.write('2025-01', { channel: 'long' }, 'Long')
   await log.write('2025-01', { channel: 'other' }, 'Other')
+  await log.rollUp()
   expect(await apply()).toEqual([])
   await keep('long', '100 years')
   expect(await apply()).toEqual([])
@@ -101,6 +102,7 @@ test('each channel is kept as long as its own row says, or else the row of all o
   await keep('long', '1 year')
   expect(await apply()).toMatchObject([{ partition: january, channels: null, events: 1 }, { partition: february, channels: null, events: 0 }])
   expect(await log.names()).toEqual([])
+  expect(await log.rollupErrors()).toEqual([])
 })
 
 test('a month is over when so much time has passed since its end', async () => {
@@ -123,6 +125,18 @@ test('a sink holds back what it has still to get, and not what is beside it', as
   await log.complete(batch)
   expect(await log.drain('sink')).toEqual(['Kept 2'])
   expect(await log.gaps()).toEqual([])
+})
+
+test('a copy is put in place without a look at each of its rows', async () => {
+  await log.write('2025-01', { channel: 'noise' }, 'Noise')
+  await log.write('2025-01', { channel: 'kept' }, 'Kept')
+  await keep('noise', '1 month')
+  const said: string[] = []
+  const connection = connect(clone.databaseUrl, { max: 1, onnotice: ({ message }) => said.push(message!) })
+  await connection`set client_min_messages = debug1`
+  expect(await connection`select dropped from tracking.apply_retention()`).toEqual([{ dropped: true }])
+  await connection.end()
+  expect(said).toContain('partition constraint for table "events_2025_01" is implied by existing constraints')
 })
 
 test('nobody who writes waits while a month is copied', async () => {

@@ -131,7 +131,7 @@ describe('an answer', () => {
 })
 
 describe('settings', () => {
-  const posthogs = 'it may have host, set_person_properties, historical_before, timeout_seconds.'
+  const posthogs = 'it may have host, set_person_properties, historical_before, timeout_seconds, project_id, app_host.'
   const anUrl = 'must be an http(s) URL without a login.'
   test.each([
     ['posthog', { hots: 'x' }, `has the unknown setting "hots"; ${posthogs}`],

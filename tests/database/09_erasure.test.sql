@@ -1,6 +1,6 @@
 -- Chapter 9.1: who may erase whom, and what is left. While others deliver, write and crash: tests/erasure.test.ts.
 begin;
-select plan(54);
+select plan(55);
 
 -- Who may
 select is(tests.outcome(c.caller, 'select count(*) from ' || t.object), '42501 permission denied for ' || t.denied, format('%s cannot ask %s', c.caller, t.object))
@@ -32,7 +32,8 @@ select is(tests.outcome('service', t.statement), t.verdict, t.promise)
 from   (values
   ('select erasure from tracking.erase_actor(null)', '22004 Name the actor that is to be erased.', 'an actor has an id'),
   ('select erasure from tracking.erase_org(null)', '22004 Name the org that is to be erased.', 'an org has an id'),
-  ('select erasure from tracking.erase_actor(''00000000-0000-0000-0000-000000000000'')', '22023 The nil UUID is nobody.', 'who was erased is not erased again'),
+  ('select erasure from tracking.erase_actor(''00000000-0000-0000-0000-000000000000'')', '22023 00000000-0000-0000-0000-000000000000 is the id of nobody.', 'who was erased is not erased again'),
+  ('select erasure from tracking.erase_org(''ffffffff-ffff-ffff-ffff-ffffffffffff'')', '22023 ffffffff-ffff-ffff-ffff-ffffffffffff is the id of nobody.', 'nor are all orgs at once'),
   ('select erasure from tracking.erase_actor(''10000000-0000-4000-8000-000000000002'', 0)', '22023 A bite is one event or more.', 'a bite is something'),
   ('select count(*) from tracking.export_actor(null)', '22004 Name the actor whose data is to be exported.', 'who is exported has an id'),
   ('select count(*) from tracking.count_held(''app'', ''10000000-0000-4000-8000-000000000002'')', '22023 What is held is held of an actor or of an org.', 'an app is no subject')

@@ -1,6 +1,6 @@
 -- Chapter 9: the log's months.
 begin;
-select plan(94);
+select plan(95);
 
 -- The months that have a partition, in order, and what each may hold.
 create function tests.months()
@@ -185,6 +185,7 @@ from   (values
   ($$ insert into tracking.retention values (' ', '1 day') $$, '23514 new row for relation "retention" violates check constraint "channel_is_not_blank"', 'a channel has a name'),
   ($$ insert into tracking.retention values ('a', '0') $$, '23514 new row for relation "retention" violates check constraint "events_are_kept_for_a_while"', 'nothing is kept for no time'),
   ($$ insert into tracking.retention values ('a', '-1 month') $$, '23514 new row for relation "retention" violates check constraint "events_are_kept_for_a_while"', 'or for less'),
+  ($$ insert into tracking.retention values ('a', '1001 years') $$, '23514 new row for relation "retention" violates check constraint "events_are_kept_for_a_while"', 'or for longer than time can be counted back'),
   ($$ select count(*) from tracking.apply_retention(1) $$, '0', 'where nothing is said of it, everything is kept'),
   ($$ insert into tracking.retention values ('noise', '1 year', false), ('*', '100 years', true) returning 'said' $$, 'said', 'the service role says how long')
 ) as t (statement, verdict, promise);
