@@ -556,12 +556,12 @@ create function tracking.forget_days(since timestamptz, until timestamptz)
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
-  set actorscope.days_follow = 'off'
 as $$
 declare
   v_actors uuid[];
   v_orgs   uuid[];
 begin
+  perform set_config('actorscope.days_follow', 'off', true);
   with gone as (
     delete from tracking.activity as a
     using  tracking.kinds as k
@@ -571,6 +571,7 @@ begin
     returning a.actor_id, k.org_id
   )
   select array_agg(distinct g.actor_id), array_agg(distinct g.org_id) into v_actors, v_orgs from gone as g;
+  perform set_config('actorscope.days_follow', 'on', true);
   delete from tracking.days as d
   where  d.day >= (since at time zone 'UTC')::date
   and    d.day < (until at time zone 'UTC')::date;
