@@ -8,7 +8,7 @@
 -- instead of sorting or hashing what they did.
 --
 --   members   the numbers: of people in each org, of all people, and of orgs
---   days      for each circle, event and day: how many events, and the set of those who did it
+--   days      for each circle, event and day, and for all days together: how many events, and the set of those who did it
 --
 -- They follow tracking.activity (chapter 8) by triggers, whoever changes it: with events that come late, and with those
 -- that are erased. A string has 4,096 places; further members are on further pages.
@@ -66,6 +66,7 @@ comment on table tracking.days is 'Who of a circle did what on which day (UTC).'
 comment on column tracking.days.kind_id is
   'The kind of event: of all apps, with the circle as its scope. One kind of each circle has no name: it is all events.';
 comment on column tracking.days.circle is 'The circle, for the policies: a look at the kinds would cost more than most questions.';
+comment on column tracking.days.day is 'The day; -infinity for all days together, of which questions without times are answered.';
 comment on column tracking.days.page is 'Which members: those whose numbers divided by 4,096 are this.';
 comment on column tracking.days.events is 'How many events they had; on page 0 also those of nobody.';
 comment on column tracking.days.members is 'A one for each who was there, in the place of the number modulo 4,096. The zeros behind the last are left out.';
@@ -84,7 +85,7 @@ create policy "analysts read all days" on tracking.days for select to analyst us
 -- Following the activity ----------------------------------------------------------------------------
 
 -- What a change of the activity is to the circles: a query of circle, event, channel, surface, day, member and events;
--- given one of kind_id, hour, actor_id and events.
+-- given one of kind_id, hour, actor_id and events. It is one of its day, and of all days together.
 create function tracking.circles_query(changes_query text)
   returns text
   language plpgsql immutable
@@ -93,13 +94,14 @@ as $$
 begin
   return format(
     $query$
-    select c.circle, a.event, a.channel, a.surface, a.day, c.member, sum(a.events) as events
+    select c.circle, a.event, a.channel, a.surface, d.day, c.member, sum(a.events) as events
     from   (
       select k.org_id, k.event, k.channel, k.surface, (a.hour at time zone 'UTC')::date as day, a.actor_id, sum(a.events) as events
       from   (%s) as a
       join   tracking.kinds as k on k.kind_id = a.kind_id
       group  by 1, 2, 3, 4, 5, 6
     ) as a
+    cross  join lateral (values (a.day), ('-infinity')) as d (day)
     cross  join lateral (values
       (a.org_id, a.actor_id),
       (tracking.everybody(), a.actor_id),
@@ -206,16 +208,28 @@ begin
       join   tracking.activity as a
       on     a.actor_id = c.member
       and    a.hour >= c.day::timestamp at time zone 'UTC'
-      and    a.hour < (c.day + 1)::timestamp at time zone 'UTC'
+      and    a.hour < case when isfinite(c.day) then (c.day + 1)::timestamp at time zone 'UTC' else 'infinity' end
       join   tracking.kinds as k on k.kind_id = a.kind_id and (c.circle = tracking.everybody() or c.circle = k.org_id)
       union
-      select c.circle, c.member, k.event, k.channel, c.day
-      from   (select distinct circle, member, day from changes where circle = tracking.all_orgs()) as c
-      join   tracking.kinds as k on k.scope_id = c.member and k.org_id = c.member
-      join   tracking.activity as a
-      on     a.kind_id = k.kind_id
-      and    a.hour >= c.day::timestamp at time zone 'UTC'
-      and    a.hour < (c.day + 1)::timestamp at time zone 'UTC'
+      select c.circle, c.member, c.event, c.channel, c.day
+      from   (
+        select distinct c.circle, c.member, n.event, n.channel, c.day
+        from   changes as c
+        cross  join lateral (values (c.event, c.channel), ('', '')) as n (event, channel)
+        where  c.circle = tracking.all_orgs()
+      ) as c
+      cross  join lateral (
+        select
+        from   tracking.kinds as k
+        join   tracking.activity as a
+        on     a.kind_id = k.kind_id
+        and    a.hour >= c.day::timestamp at time zone 'UTC'
+        and    a.hour < case when isfinite(c.day) then (c.day + 1)::timestamp at time zone 'UTC' else 'infinity' end
+        where  k.scope_id = c.member
+        and    k.org_id = c.member
+        and    (c.event = '' or (k.event, k.channel) = (c.event, c.channel))
+        limit  1 -- an org may have many, and one will do
+      ) as a
     ),
     gone as (
       (
@@ -282,7 +296,7 @@ begin
     perform tracking.forget_members(
       array(select distinct r.actor_id from removed as r),
       array(select distinct k.org_id from removed as r join tracking.kinds as k on k.kind_id = r.kind_id),
-      array(select distinct (r.hour at time zone 'UTC')::date from removed as r));
+      array(select distinct (r.hour at time zone 'UTC')::date from removed as r) || '-infinity'::date);
   end if;
   return null;
 end $$;
@@ -415,10 +429,11 @@ revoke execute on function tracking.loose_query from public;
 grant execute on function tracking.loose_query to anon, authenticated, service_role, analyst;
 
 -- A subquery of who did what on which day: event, channel, surface, day, page, members, events, and at, when it was or
--- the day began. A key may come more than once. Events have their names where some are named, or by_event is true.
+-- the day began. A key may come more than once. Events have their names where some are named, or by_event is true. Where
+-- days are asked for together, and no time is named, there is but the one of them all.
 create function tracking.days_query(
   circle uuid, since timestamptz, until timestamptz, events text[] default null, by_event boolean default false,
-  amid timestamptz default null)
+  amid timestamptz default null, together boolean default false)
   returns text
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -441,12 +456,13 @@ begin
       from   tracking.kinds as k
       join   tracking.days as d on d.kind_id = k.kind_id
       where  k.kind_id = any (%1$L::integer[]) and d.kind_id = any (%1$L::integer[])
-      and    %2$s and d.day <> all (%3$L::date[])
+      and    d.day %5$s '-infinity' and %2$s and d.day <> all (%3$L::date[])
       union  all
       select l.event, l.channel, l.surface, l.day, coalesce(l.number >> 12, 0),
              coalesce(set_bit(0::bit(4096), l.number & 4095, 1), 0::bit(4096)), 1::bigint, l.occurred_at
       from   (%4$s) as l$query$,
-    v_kinds, tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut));
+    v_kinds, tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut),
+    case when together and num_nonnulls(since, until) = 0 then '=' else '>' end);
 end $$;
 comment on function tracking.days_query is
   'A subquery, as SQL, of who of a circle did what on which day: event, channel, surface, day, page, members, events, at.';

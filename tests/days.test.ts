@@ -42,8 +42,9 @@ const byDays = (tx: Sql | TransactionSql) => tx`
   and    get_bit(d.members, m.number & 4095) = 1
   order  by 1, 2, 3, 4, 5`
 const byLog = (tx: Sql | TransactionSql) => tx`
-  select distinct c.circle, n.event, n.channel, (e.occurred_at at time zone 'UTC')::date::text as day, c.member
+  select distinct c.circle, n.event, n.channel, d.day::text, c.member
   from   public.events as e
+  cross  join lateral (values ((e.occurred_at at time zone 'UTC')::date), ('-infinity')) as d (day)
   cross  join lateral (values (e.org_id, e.actor_id), (${everybody}::uuid, e.actor_id), (${allOrgs}::uuid, e.org_id)) as c (circle, member)
   cross  join lateral (values (e.event, e.channel), ('', '')) as n (event, channel)
   where  num_nulls(c.circle, c.member) = 0
@@ -54,8 +55,9 @@ const countedByDays = (tx: Sql | TransactionSql) => tx`
   from   tracking.days as d join tracking.kinds as k using (kind_id)
   group  by 1, 2, 3 order by 1, 2, 3`
 const countedByLog = (tx: Sql | TransactionSql) => tx`
-  select c.circle, n.event, (e.occurred_at at time zone 'UTC')::date::text as day, count(*)::int as events
+  select c.circle, n.event, d.day::text, count(*)::int as events
   from   public.events as e
+  cross  join lateral (values ((e.occurred_at at time zone 'UTC')::date), ('-infinity')) as d (day)
   cross  join lateral (values (e.org_id), (${everybody}::uuid), (case when e.org_id is not null then ${allOrgs}::uuid end)) as c (circle)
   cross  join lateral (values (e.event), ('')) as n (event)
   where  c.circle is not null

@@ -103,8 +103,9 @@ export function logOf(sql: Sql) {
     async dayErrors() {
       return [...await sql`
         with activity as (
-          select distinct c.circle, n.event, n.channel, (a.hour at time zone 'UTC')::date as day, c.member
+          select distinct c.circle, n.event, n.channel, d.day, c.member
           from   tracking.activity as a
+          cross  join lateral (values ((a.hour at time zone 'UTC')::date), ('-infinity')) as d (day)
           join   tracking.kinds as k using (kind_id)
           cross  join lateral (values (k.org_id, a.actor_id), (tracking.everybody(), a.actor_id), (tracking.all_orgs(), k.org_id)) as c (circle, member)
           cross  join lateral (values (k.event, k.channel), ('', '')) as n (event, channel)
