@@ -218,7 +218,7 @@ begin
     select distinct b.org_id
     from   tracking.role_bindings as b
     join   tracking.role_permissions as p using (role)
-    where  b.principal_id = tracking.principal()
+    where  b.principal_id = (select tracking.principal()) -- once, not for each role that is bound
     and    b.org_id is not null
     and    p.permission = 'org.read';
 end $$;
@@ -235,7 +235,7 @@ begin
     from   tracking.role_bindings as b
     join   tracking.role_permissions as p using (role)
     join   public.apps as a on a.owner_org = b.org_id or a.app_id = b.app_id
-    where  b.principal_id = tracking.principal()
+    where  b.principal_id = (select tracking.principal()) -- once, not for each role that is bound
     and    p.permission = 'app.read';
 end $$;
 comment on function app.readable is 'The apps that the caller may read, each with the organization that owns it.';

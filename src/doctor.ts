@@ -155,6 +155,26 @@ const deadLetters: Check = async (sql) => {
   return warning(`${letters} wait, the last for: ${reason}`, 'select * from tracking.retry_dead_letters();')
 }
 
+// A person's right has a time limit: what was asked for an hour ago should be done by now.
+const erasures: Check = async (sql) => {
+  const [{ late, untold, sink, detail } = { late: 0, untold: 0, sink: '', detail: '' }] = await sql<
+    { late: number, untold: number, sink: string, detail: string }[]>`
+    select (select count(*)::int from tracking.erasures where erased_at is null and asked_at < now() - interval '1 hour') as late,
+           count(*)::int as untold, (array_agg(name order by retry_at desc))[1] as sink,
+           (array_agg(detail order by retry_at desc))[1] as detail
+    from   tracking.erasure_notices
+    where  outcome = 'waiting'
+    and    tries > 0`
+  if (late > 0) {
+    return warning(`${late} not done within an hour`,
+      'npx actorscope worker, or select tracking.continue_erasures(); it says who is in the way.')
+  }
+  if (untold > 0) {
+    return warning(`${sink} could not be told of ${untold}: ${detail}`, 'Put right what it says; the worker tries again by itself.')
+  }
+  return ok('none wait')
+}
+
 // The quickest of three answers tells most exactly what the time is there.
 const clock: Check = async (sql) => {
   let [least, skew] = [Infinity, 0]
@@ -174,5 +194,5 @@ const clock: Check = async (sql) => {
 
 const checks: Record<string, Check> = {
   version, migrations, roles, partitions, 'row security': rowSecurity, grants, 'search paths': searchPaths,
-  realtime, cron, 'API logins': apiLogins, 'dead letters': deadLetters, sinks, clock,
+  realtime, cron, 'API logins': apiLogins, 'dead letters': deadLetters, sinks, erasures, clock,
 }

@@ -41,7 +41,7 @@ describe('a healthy installation', () => {
     expect(stderr).toBe('')
     expect(stdout.trim().split('\n').map((line) => line.slice(0, 16).trim())).toEqual([
       '✓ connection', '✓ version', '✓ migrations', '✓ roles', '✓ partitions', '✓ row security', '✓ grants', '✓ search paths',
-      '✓ realtime', '! cron', '✓ API logins', '✓ dead letters', '✓ sinks', '✓ clock', '✓ Data API',
+      '✓ realtime', '! cron', '✓ API logins', '✓ dead letters', '✓ sinks', '✓ erasures', '✓ clock', '✓ Data API',
     ])
     expect(code).toBe(0)
   })
@@ -225,6 +225,16 @@ describe('what is broken is told, with what to do; where that is SQL, it does', 
     ['a restored log', 'error', 'the log was restored from another cluster, and waits', `update tracking.log set written_by = '3'`],
   ])('sinks: %s', async (_, verdict, finding, damage) => {
     expect(await look(await broken(damage), 'sinks')).toMatchObject({ verdict, finding })
+  })
+
+  const asked = `insert into tracking.erasures (subject, subject_id, subject_hash, asked_by, asked_at)
+    values ('actor', '10000000-0000-4000-8000-000000000001', '\\x00', 'ada', now() - interval '2 hours');`
+  test.each([
+    ['one that nobody works on', '1 not done within an hour', asked],
+    ['a sink that cannot be told', 'hook could not be told of 1: HTTP 503', `${asked} update tracking.erasures set erased_at = now();
+      insert into tracking.erasure_notices (erasure, name, detail, tries, retry_at) select id, 'hook', 'HTTP 503', 2, now() from tracking.erasures`],
+  ])('erasures: %s', async (_, finding, damage) => {
+    expect(await look(await broken(damage), 'erasures')).toMatchObject({ verdict: 'warning', finding })
   })
 
   test('a login that may not look is a warning, with the one that may', async () => {
