@@ -382,10 +382,13 @@ begin
         select t.period, t.day, t.page, t.begun & t.returned & ~t.returned_later as members from told as t where %2$L <> %3$L
       ),
       chunks as materialized (
-        select s.period, s.day, s.page, c.place, substring(s.members from c.place + 1 for 64) as members
+        select s.period, s.day, s.page, c.place, c.members
         from   shared as s
-        cross  join generate_series(0, 4095, 64) as c (place)
+        cross  join lateral (
+          select p.place, substring(s.members from p.place + 1 for 64) as members from generate_series(0, 4095, 64) as p (place)
+        ) as c
         where  bit_count(s.members) > 0
+        and    bit_count(c.members) > 0
       ),
       asked as (
         select c.period, c.day, m.member
@@ -396,8 +399,7 @@ begin
           union  all
           select distinct l.number, l.member from loose as l where l.number < 0
         ) as m on m.number = (c.page << 12) + c.place + p.place
-        where  bit_count(c.members) > 0
-        and    get_bit(c.members, p.place) = 1
+        where  get_bit(c.members, p.place) = 1
       )
       select a.period, (
         select max(x.occurred_at) filter (where x.event = %3$L) >= min(x.occurred_at) filter (where x.event = %2$L)

@@ -3,10 +3,10 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { Sql } from 'postgres'
 import { connect } from '../src/database.ts'
 import { orgs, people } from './demo.ts'
-import { logOf, thisMonth, type Batch, type Log } from './log.ts'
+import { openEmptyLog, thisMonth, type Batch, type Log } from './log.ts'
 import { as, failureOf, holderOf, person, service, trackEvent } from './sessions.ts'
 import { until } from './workers.ts'
-import { asLogin, cloneDatabase, templates, type Clone } from './world.ts'
+import { asLogin, type Clone } from './world.ts'
 
 // A person is erased, and an organization, while others write, deliver and read. What one session sees is in
 // tests/database/09_erasure.test.sql.
@@ -14,18 +14,10 @@ import { asLogin, cloneDatabase, templates, type Clone } from './world.ts'
 let clone: Clone
 let sql: Sql
 let log: Log
+let close: () => Promise<void>
 
-beforeEach(async () => {
-  clone = await cloneDatabase(templates.world)
-  sql = connect(clone.databaseUrl)
-  log = logOf(sql)
-  await sql`delete from public.events`
-  for (const month of ['2025-01', '2025-02']) await sql`select tracking.make_partition(${`${month}-01`}::timestamp)`
-})
-afterEach(async () => {
-  await sql.end({ timeout: 1 })
-  await clone.drop()
-})
+beforeEach(async () => { ({ clone, sql, log, close } = await openEmptyLog('2025-01', '2025-02')) })
+afterEach(() => close())
 
 const nobody = '00000000-0000-0000-0000-000000000000'
 

@@ -1,6 +1,8 @@
 import type { Sql } from 'postgres'
 import { expect } from 'vitest'
+import { connect } from '../src/database.ts'
 import { people } from './demo.ts'
+import { cloneDatabase, templates } from './world.ts'
 
 /** What a worker leases, as far as these tests look at it. */
 export type Batch = {
@@ -17,6 +19,19 @@ export type Writing = { actor?: string, org?: string, channel?: string, on?: Sql
 
 /** A log that is written, delivered and rewound by SQL alone. */
 export type Log = ReturnType<typeof logOf>
+
+/** The demo world in a database of one's own, with nothing in its log, and partitions for months of the past. */
+export async function openEmptyLog(...months: string[]) {
+  const clone = await cloneDatabase(templates.world)
+  const sql = connect(clone.databaseUrl)
+  await sql`delete from public.events`
+  for (const month of months) await sql`select tracking.make_partition(${`${month}-01`}::timestamp)`
+  const close = async () => {
+    await sql.end({ timeout: 1 })
+    await clone.drop()
+  }
+  return { clone, sql, log: logOf(sql), close }
+}
 
 /** The log of a database. */
 export function logOf(sql: Sql) {

@@ -2,28 +2,20 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Sql } from 'postgres'
 import { connect } from '../src/database.ts'
 import { orgs } from './demo.ts'
-import { logOf, thisMonth, type Log } from './log.ts'
+import { openEmptyLog, thisMonth, type Log } from './log.ts'
 import { as, failureOf, service } from './sessions.ts'
 import { until } from './workers.ts'
-import { cloneDatabase, templates, type Clone } from './world.ts'
+import type { Clone } from './world.ts'
 
 // What tracking.retention has gone, by channel: while others write, read and deliver.
 
 let clone: Clone
 let sql: Sql
 let log: Log
+let close: () => Promise<void>
 
-beforeEach(async () => {
-  clone = await cloneDatabase(templates.world)
-  sql = connect(clone.databaseUrl)
-  log = logOf(sql)
-  await sql`delete from public.events`
-  for (const month of ['2025-01', '2025-02']) await sql`select tracking.make_partition(${`${month}-01`}::timestamp)`
-})
-afterEach(async () => {
-  await sql.end({ timeout: 1 })
-  await clone.drop()
-})
+beforeEach(async () => { ({ clone, sql, log, close } = await openEmptyLog('2025-01', '2025-02')) })
+afterEach(() => close())
 
 const [january, february] = ['tracking.events_2025_01', 'tracking.events_2025_02']
 

@@ -1,28 +1,17 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import type { Sql } from 'postgres'
-import { connect } from '../src/database.ts'
-import { logOf, thisMonth, type Log } from './log.ts'
+import { openEmptyLog, thisMonth, type Log } from './log.ts'
 import { as, failureOf, service } from './sessions.ts'
 import { until } from './workers.ts'
-import { cloneDatabase, templates, type Clone } from './world.ts'
 
 // What is dropped from the log, while others write, read and deliver. One session's part is in tests/database/09_retention.test.sql.
 
-let clone: Clone
 let sql: Sql
 let log: Log
+let close: () => Promise<void>
 
-beforeEach(async () => {
-  clone = await cloneDatabase(templates.world)
-  sql = connect(clone.databaseUrl)
-  log = logOf(sql)
-  await sql`delete from public.events`
-  for (const month of ['2025-01', '2025-02', '2025-03']) await sql`select tracking.make_partition(${`${month}-01`}::timestamp)`
-})
-afterEach(async () => {
-  await sql.end({ timeout: 1 })
-  await clone.drop()
-})
+beforeEach(async () => { ({ sql, log, close } = await openEmptyLog('2025-01', '2025-02', '2025-03')) })
+afterEach(() => close())
 
 const [january, february, march] = ['2025-01', '2025-02', '2025-03'].map((month) => `tracking.events_${month.replace('-', '_')}`) as [string, string, string]
 
