@@ -26,7 +26,7 @@ export type Export = {
  */
 export async function exportMonth(month: string, { sql, file, progress, interrupted }: Export): Promise<number> {
   const first = `${month}-01`
-  const { events, seen } = await inOneMoment(sql, async (tx) => {
+  const { events, seen } = await inOneMoment(sql, interrupted, async (tx, ended) => {
     const ofMonth = tx`
       public.events as e
       where e.occurred_at >= ${first}::text::timestamp at time zone 'UTC'
@@ -34,11 +34,11 @@ export async function exportMonth(month: string, { sql, file, progress, interrup
     const [{ events, seen } = { events: 0, seen: '' }] = await tx<{ events: number, seen: string }[]>`
       select count(*)::float8 as events, tracking.current_snapshot()::text as seen from ${ofMonth}`
     const columns = file.endsWith('.parquet') ? await readColumns(tx) : undefined
-    await writeWhole(file, async (part) => {
+    await writeWhole(file, ended, async (part) => {
       const output = columns ? new ParquetFile(part, columns) : await LineFile.create(part)
       const rows = columns ? tx<Row[]>`select ${tx.unsafe(columns.map(selected).join(', '))} from ${ofMonth}`
         : tx<Row[]>`select row_to_json(e)::text as line from ${ofMonth}`
-      await pour(rows, output, (done) => progress(done, events), interrupted)
+      await pour(rows, output, (done) => progress(done, events), ended)
       return events
     })
     return { events, seen }
@@ -55,22 +55,37 @@ export async function exportMonth(month: string, { sql, file, progress, interrup
  * @throws {TrackingError} as `exportMonth` does.
  */
 export async function exportActor(actor: string, { sql, file, progress, interrupted }: Export): Promise<number> {
-  return inOneMoment(sql, async (tx) => writeWhole(file, async (part) => {
+  return inOneMoment(sql, interrupted, async (tx, ended) => writeWhole(file, ended, async (part) => {
     const rows = tx<Row[]>`
       select json_build_object('kind', x.kind, 'data', x.data)::text as line
       from   tracking.export_actor(${actor}) as x`
-    return pour(rows, await LineFile.create(part), progress, interrupted)
+    return pour(rows, await LineFile.create(part), progress, ended)
   }))
 }
 
-/** Reads everything as it is at one moment; times and intervals look the same, whatever the server is set to. */
-async function inOneMoment<T>(sql: Sql, read: (tx: TransactionSql) => Promise<T>): Promise<T> {
-  return await sql.begin('isolation level repeatable read read only', async (tx) => {
-    await tx`
-      select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true),
-             set_config('intervalstyle', 'postgres', true)`
-    return read(tx)
-  }) as T
+/**
+ * Reads everything as it is at one moment; times and intervals look the same, whatever the server is set to. Where the
+ * connection ends, rows end as if there were no more of them, and the transaction does not wait for who reads: `ended`
+ * tells, and they are waited for here.
+ */
+async function inOneMoment<T>(
+  sql: Sql, interrupted: AbortSignal, read: (tx: TransactionSql, ended: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const ending = new AbortController()
+  let reading: Promise<T> | undefined
+  try {
+    return await sql.begin('isolation level repeatable read read only', async (tx) => {
+      await tx`
+        select set_config('timezone', 'UTC', true), set_config('datestyle', 'ISO', true),
+               set_config('intervalstyle', 'postgres', true)`
+      reading = read(tx, AbortSignal.any([interrupted, ending.signal]))
+      return reading
+    }) as T
+  } catch (error) {
+    ending.abort(error)
+    await reading?.catch(() => {})
+    throw error
+  }
 }
 
 /** The columns of the log, with those that a project has added. */
@@ -103,12 +118,12 @@ const page = 500
 
 async function pour(
   rows: { cursor(rows: number): AsyncIterable<readonly Row[]> }, output: Output,
-  progress: (done: number) => void, interrupted: AbortSignal,
+  progress: (done: number) => void, ended: AbortSignal,
 ): Promise<number> {
   let done = 0
   try {
     for await (const some of rows.cursor(page)) {
-      interrupted.throwIfAborted()
+      ended.throwIfAborted()
       await output.write(some)
       progress(done += some.length)
     }
@@ -120,7 +135,7 @@ async function pour(
 }
 
 /** Has a file written beside its place, and puts it there when it has as many rows as there are, on the disk. */
-async function writeWhole(file: string, write: (part: string) => Promise<number>): Promise<number> {
+async function writeWhole(file: string, ended: AbortSignal, write: (part: string) => Promise<number>): Promise<number> {
   const part = `${file}.part`
   if (await exists(file)) throw fault('file_exists', `${file} is there already.`, 'Name another, or move it away.')
   try {
@@ -131,6 +146,7 @@ async function writeWhole(file: string, write: (part: string) => Promise<number>
     if (written !== rows) {
       throw fault('file_incomplete', `${file} has ${written} rows of ${rows}.`, 'Try again, on another disk.')
     }
+    ended.throwIfAborted()
     await rename(part, file)
     return rows
   } catch (error) {

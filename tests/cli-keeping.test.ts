@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { DuckDBInstance } from '@duckdb/node-api'
 import type { Sql } from 'postgres'
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import { run, start } from './cli.ts'
+import { run, start, type Run } from './cli.ts'
 import { orgs, people } from './demo.ts'
 import { logOf, type Log } from './log.ts'
 import { createWorld, temporaryFolder, type World } from './world.ts'
@@ -122,16 +122,6 @@ describe('actorscope export month', () => {
     if (before.length > 0) expect(await readFile(file('there.parquet'), 'utf8')).toBe('mine')
   })
 
-  test('leaves nothing behind where it is interrupted', async () => {
-    await log.write('2025-10', ...Array.from({ length: 50_000 }, (_, n) => `Event ${n}`))
-    const running = start(['export', 'month', '2025-10', '--to', file('events.ndjson')], { env: { DATABASE_URL: world.databaseUrl } })
-    await expect.poll(files, { interval: 5, timeout: 60_000 }).toEqual(['events.ndjson.part'])
-    running.process.kill('SIGINT')
-    expect(await running.exited).toBe(130)
-    expect(await files()).toEqual([])
-    expect(await sql`select * from tracking.exports`).toEqual([])
-  })
-
   test('does not take a file for whole that lacks a row', async () => {
     await log.write('2025-10', ...Array.from({ length: 50_000 }, (_, n) => `Event ${n}`))
     const running = start(['export', 'month', '2025-10', '--to', file('events.ndjson')], { env: { DATABASE_URL: world.databaseUrl } })
@@ -153,6 +143,25 @@ describe('actorscope export actor', () => {
     const lines = (await readFile(file('bob.ndjson'), 'utf8')).trimEnd().split('\n').map((line) => JSON.parse(line))
     expect(lines.map(({ kind, data }) => [kind, data.event ?? data.role])).toEqual([
       ['event', 'His'], ['event', 'His, for Acme'], ['role', 'viewer']])
+  })
+})
+
+const endings: [string, (running: Run) => unknown, number][] = [
+  ['it is interrupted', (running) => running.process.kill('SIGINT'), 130],
+  ['the connection is cut', () => sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'actorscope'`, 1],
+]
+const exports: [string, string[]][] = [['month', ['month', '2025-10']], ['actor', ['actor', people.ada]]]
+
+// At several moments: while rows are read, and while they are written.
+describe.each(endings)('an export leaves nothing behind where %s', (_, end, code) => {
+  test.each(exports.flatMap(([what, args]) => [0, 30_000].map((bytes) => [what, bytes, args] as const)))('%s, after %d bytes', async (_, bytes, args) => {
+    await log.write('2025-10', ...Array.from({ length: 30_000 }, (_, n) => `Event ${n}`))
+    const running = start(['export', ...args, '--to', file('events.ndjson')], { env: { DATABASE_URL: world.databaseUrl } })
+    await expect.poll(() => stat(file('events.ndjson.part')).then(({ size }) => size, () => -1), { interval: 2, timeout: 60_000 }).toBeGreaterThanOrEqual(bytes)
+    await end(running)
+    expect(await running.exited).toBe(code)
+    expect(await files()).toEqual([])
+    expect(await sql`select * from tracking.exports`).toEqual([])
   })
 })
 

@@ -130,7 +130,7 @@ test('a page that is gone back to goes on where it was', async () => {
   await page.waitForURL('**/other')
   await eventually(numbered('Before', 50))
   await page.evaluate('history.back()')
-  await page.waitForURL('**/app**')
+  await page.waitForURL('**/app**', { waitUntil: 'commit' }) // a page that is restored may not load again
   await page.waitForFunction('window.trackMany')
   const isRestored = await page.evaluate('window.mark === 1')
   await page.evaluate(`trackMany('After', 5); tracker.flush()`)
