@@ -19,6 +19,7 @@ create function analytics.kinds(
   returns setof analytics.event_kind
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
+  set random_page_cost = 1.1
 as $$
 begin
   perform tracking.check_filters(since, until, tags);
