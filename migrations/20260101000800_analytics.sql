@@ -363,7 +363,8 @@ as $$
 begin
   update tracking.kinds as k
   set    surface = tracking.surface_of(k.event, k.channel)
-  where  k.surface is distinct from tracking.surface_of(k.event, k.channel);
+  where  k.event <> ''
+  and    k.surface is distinct from tracking.surface_of(k.event, k.channel);
   return null;
 end $$;
 comment on function tracking.keep_surfaces is 'Has the kinds of events follow where the surfaces are changed.';

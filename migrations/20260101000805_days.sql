@@ -8,7 +8,8 @@
 -- instead of sorting or hashing what they did.
 --
 --   members   the numbers: of people in each org, of all people, and of orgs
---   days      for each circle, event and day, and for all days together: how many events, and the set of those who did it
+--   days      for each circle, event and day: how many events, and the set of those who did it; and for each surface, on
+--             all days together
 --
 -- They follow tracking.activity (chapter 8) by triggers, whoever changes it: with events that come late, and with those
 -- that are erased. A string has 4,096 places; further members are on further pages.
@@ -16,8 +17,8 @@
 
 -- Circles -------------------------------------------------------------------------------------------
 -- A circle is an org, whose members are the people who did something for it; or everybody; or all orgs. Circles have
--- kinds of their own (chapter 8), of all apps: the circle is their scope and org. One of them, all events together, has a
--- blank name and a blank channel, as no event has.
+-- kinds of their own (chapter 8), of all apps: the circle is their scope and org. Some of them have a blank name, as no
+-- event has: one, all events together, has a blank channel, and one for each surface has that for a channel.
 
 create function tracking.everybody()
   returns uuid
@@ -64,9 +65,9 @@ create table tracking.days (
 ) with (fillfactor = 80);
 comment on table tracking.days is 'Who of a circle did what on which day (UTC).';
 comment on column tracking.days.kind_id is
-  'The kind of event: of all apps, with the circle as its scope. One kind of each circle has no name: it is all events.';
+  'The kind of event: of all apps, with the circle as its scope. Kinds without a name are all events, and all of a surface.';
 comment on column tracking.days.circle is 'The circle, for the policies: a look at the kinds would cost more than most questions.';
-comment on column tracking.days.day is 'The day; -infinity for all days together, of which questions without times are answered.';
+comment on column tracking.days.day is 'The day; of a surface, -infinity: all days together.';
 comment on column tracking.days.page is 'Which members: those whose numbers divided by 4,096 are this.';
 comment on column tracking.days.events is 'How many events they had; on page 0 also those of nobody.';
 comment on column tracking.days.members is 'A one for each who was there, in the place of the number modulo 4,096. The zeros behind the last are left out.';
@@ -85,7 +86,7 @@ create policy "analysts read all days" on tracking.days for select to analyst us
 -- Following the activity ----------------------------------------------------------------------------
 
 -- What a change of the activity is to the circles: a query of circle, event, channel, surface, day, member and events;
--- given one of kind_id, hour, actor_id and events. It is one of its day, and of all days together.
+-- given one of kind_id, hour, actor_id and events.
 create function tracking.circles_query(changes_query text)
   returns text
   language plpgsql immutable
@@ -94,14 +95,13 @@ as $$
 begin
   return format(
     $query$
-    select c.circle, a.event, a.channel, a.surface, d.day, c.member, sum(a.events) as events
+    select c.circle, a.event, a.channel, a.surface, a.day, c.member, sum(a.events) as events
     from   (
       select k.org_id, k.event, k.channel, k.surface, (a.hour at time zone 'UTC')::date as day, a.actor_id, sum(a.events) as events
       from   (%s) as a
       join   tracking.kinds as k on k.kind_id = a.kind_id
       group  by 1, 2, 3, 4, 5, 6
     ) as a
-    cross  join lateral (values (a.day), ('-infinity')) as d (day)
     cross  join lateral (values
       (a.org_id, a.actor_id),
       (tracking.everybody(), a.actor_id),
@@ -113,8 +113,31 @@ end $$;
 comment on function tracking.circles_query is 'A query of what a change of the activity is to the circles, as SQL.';
 revoke execute on function tracking.circles_query from public;
 
--- Adds to the days, gives a number to whoever has none, and makes the kinds that a circle lacks.
-create function tracking.add_days_query(changes_query text)
+-- The sets that a change is one of, as rows n (event, channel, surface, day) beside it: of its event and day, of all
+-- events of the day, and of its surface on all days.
+create function tracking.sets_of(change text)
+  returns text
+  language plpgsql immutable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return format(
+    $query$
+      cross  join lateral (
+        select *
+        from   (values
+          (%1$I.event, %1$I.channel, %1$I.surface, %1$I.day),
+          ('', '', null, %1$I.day),
+          ('', %1$I.surface, %1$I.surface, '-infinity')) as n (event, channel, surface, day)
+        where  n.channel is not null
+      ) as n$query$, change);
+end $$;
+comment on function tracking.sets_of is 'The sets that a change of the activity is one of, as a join in SQL.';
+revoke execute on function tracking.sets_of from public;
+
+-- Adds sets, a query of circle, event, channel, surface, day, page, events and members, which others may go before; and
+-- makes the kinds that a circle lacks.
+create function tracking.put_days_query(days_query text, before text default '')
   returns text
   language plpgsql volatile -- what it says, writes
   set search_path = pg_catalog, pg_temp
@@ -122,7 +145,56 @@ as $$
 begin
   return format(
     $query$
-    with changes as materialized (%s),
+    with %s
+    days as materialized (%s),
+    named as materialized (
+      select d.circle, d.event, d.channel, d.surface, k.kind_id
+      from   (select distinct circle, event, channel, surface from days) as d
+      left   join tracking.kinds as k
+      on     (k.scope_id, k.event, k.channel) = (d.circle, d.event, d.channel)
+      and    k.org_id = d.circle
+      and    k.app_id is null
+    ),
+    made as (
+      insert into tracking.kinds as k (scope_id, org_id, event, channel, surface)
+      select n.circle, n.circle, n.event, n.channel, n.surface from named as n where n.kind_id is null
+      returning k.scope_id, k.event, k.channel, k.kind_id
+    ),
+    kinds as (
+      select n.circle, n.event, n.channel, n.kind_id from named as n where n.kind_id is not null
+      union  all
+      select m.scope_id, m.event, m.channel, m.kind_id from made as m
+    )
+    insert into tracking.days as d (kind_id, circle, day, page, events, members)
+    select k.kind_id, d.circle, d.day, d.page, d.events, d.members
+    from   days as d
+    join   kinds as k on (k.circle, k.event, k.channel) = (d.circle, d.event, d.channel)
+    order  by 1, 3, 4
+    on     conflict on constraint days_pkey do update set
+      events = d.events + excluded.events,
+      members = (d.members || substring(0::bit(4096) for greatest(length(excluded.members) - length(d.members), 0)))
+              | (excluded.members || substring(0::bit(4096) for greatest(length(d.members) - length(excluded.members), 0)))
+    $query$, before, days_query);
+end $$;
+comment on function tracking.put_days_query is 'Adds sets to the days, as SQL.';
+revoke execute on function tracking.put_days_query from public;
+
+-- Adds to the days, and gives a number to whoever has none.
+create function tracking.add_days_query(changes_query text)
+  returns text
+  language plpgsql volatile -- what it says, writes
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return tracking.put_days_query(
+    $query$
+      select s.circle, n.event, n.channel, n.surface, n.day, s.page, sum(s.events) as events,
+             substring(coalesce(bit_or(s.members), 0::bit(4096)) for coalesce(max(s.places), 0)) as members
+      from   sets as s$query$ || tracking.sets_of('s') || $query$
+      group  by 1, 2, 3, 4, 5, 6$query$,
+    before => format(
+    $query$
+    changes as materialized (%s),
     strangers as (
       select c.circle, c.member from changes as c where c.member is not null
       except
@@ -152,47 +224,12 @@ begin
       from   changes as c
       left   join known as k on (k.circle, k.member) = (c.circle, c.member)
       group  by 1, 2, 3, 4, 5, 6
-    ),
-    days as materialized (
-      select s.circle, n.event, n.channel, n.surface, s.day, s.page, sum(s.events) as events,
-             substring(coalesce(bit_or(s.members), 0::bit(4096)) for coalesce(max(s.places), 0)) as members
-      from   sets as s
-      cross  join lateral (values (s.event, s.channel, s.surface), ('', '', null)) as n (event, channel, surface)
-      group  by 1, 2, 3, 4, 5, 6
-    ),
-    named as materialized (
-      select d.circle, d.event, d.channel, d.surface, k.kind_id
-      from   (select distinct circle, event, channel, surface from days) as d
-      left   join tracking.kinds as k
-      on     (k.scope_id, k.event, k.channel) = (d.circle, d.event, d.channel)
-      and    k.org_id = d.circle
-      and    k.app_id is null
-    ),
-    made as (
-      insert into tracking.kinds as k (scope_id, org_id, event, channel, surface)
-      select n.circle, n.circle, n.event, n.channel, n.surface from named as n where n.kind_id is null
-      returning k.scope_id, k.event, k.channel, k.kind_id
-    ),
-    kinds as (
-      select n.circle, n.event, n.channel, n.kind_id from named as n where n.kind_id is not null
-      union  all
-      select m.scope_id, m.event, m.channel, m.kind_id from made as m
-    )
-    insert into tracking.days as d (kind_id, circle, day, page, events, members)
-    select k.kind_id, d.circle, d.day, d.page, d.events, d.members
-    from   days as d
-    join   kinds as k on (k.circle, k.event, k.channel) = (d.circle, d.event, d.channel)
-    order  by 1, 3, 4
-    on     conflict on constraint days_pkey do update set
-      events = d.events + excluded.events,
-      members = (d.members || substring(0::bit(4096) for greatest(length(excluded.members) - length(d.members), 0)))
-              | (excluded.members || substring(0::bit(4096) for greatest(length(d.members) - length(excluded.members), 0)))
-    $query$, tracking.circles_query(changes_query));
+    ),$query$, tracking.circles_query(changes_query)));
 end $$;
 comment on function tracking.add_days_query is 'Adds a change of the activity to the days, as SQL.';
 revoke execute on function tracking.add_days_query from public;
 
--- Takes away from the days: the events, and those members whose last event of the day it was.
+-- Takes away from the days: the events, and those members of a set of which nothing else is left that puts them there.
 create function tracking.take_days_query(changes_query text)
   returns text
   language plpgsql volatile -- what it says, writes
@@ -201,56 +238,42 @@ as $$
 begin
   return format(
     $query$
-    with changes as materialized (%s),
-    remaining as materialized (
-      select c.circle, c.member, k.event, k.channel, c.day
-      from   (select distinct circle, member, day from changes where circle <> tracking.all_orgs()) as c
-      join   tracking.activity as a
-      on     a.actor_id = c.member
-      and    a.hour >= c.day::timestamp at time zone 'UTC'
-      and    a.hour < case when isfinite(c.day) then (c.day + 1)::timestamp at time zone 'UTC' else 'infinity' end
-      join   tracking.kinds as k on k.kind_id = a.kind_id and (c.circle = tracking.everybody() or c.circle = k.org_id)
-      union
-      select c.circle, c.member, c.event, c.channel, c.day
-      from   (
-        select distinct c.circle, c.member, n.event, n.channel, c.day
-        from   changes as c
-        cross  join lateral (values (c.event, c.channel), ('', '')) as n (event, channel)
-        where  c.circle = tracking.all_orgs()
-      ) as c
-      cross  join lateral (
-        select
-        from   tracking.kinds as k
-        join   tracking.activity as a
-        on     a.kind_id = k.kind_id
-        and    a.hour >= c.day::timestamp at time zone 'UTC'
-        and    a.hour < case when isfinite(c.day) then (c.day + 1)::timestamp at time zone 'UTC' else 'infinity' end
-        where  k.scope_id = c.member
-        and    k.org_id = c.member
-        and    (c.event = '' or (k.event, k.channel) = (c.event, c.channel))
-        limit  1 -- an org may have many, and one will do
-      ) as a
+    with changes as materialized (%1$s),
+    parts as materialized (
+      select c.circle, c.member, n.event, n.channel, n.day, sum(c.events) as events
+      from   changes as c%2$s
+      group  by 1, 2, 3, 4, 5
     ),
     gone as (
-      (
-        select c.circle, c.member, c.event, c.channel, c.day from changes as c where c.member is not null
-        except
-        select r.circle, r.member, r.event, r.channel, r.day from remaining as r
-      )
-      union  all
-      (
-        select c.circle, c.member, '', '', c.day from changes as c where c.member is not null
-        except
-        select r.circle, r.member, '', '', r.day from remaining as r
-      )
+      select p.circle, p.member, p.event, p.channel, p.day
+      from   parts as p
+      left   join lateral (
+        select true as is_there
+        from   tracking.activity as a
+        join   tracking.kinds as k on k.kind_id = a.kind_id and (p.circle = tracking.everybody() or p.circle = k.org_id)
+        where  p.circle <> tracking.all_orgs()
+        and    a.actor_id = p.member
+        and    %3$s
+        limit  1
+      ) as r on true
+      left   join lateral (
+        select true as is_there
+        from   tracking.kinds as k
+        join   tracking.activity as a on a.kind_id = k.kind_id
+        where  p.circle = tracking.all_orgs()
+        and    k.scope_id = p.member
+        and    k.org_id = p.member
+        and    %3$s
+        limit  1
+      ) as o on true
+      where  p.member is not null
+      and    num_nonnulls(r.is_there, o.is_there) = 0
     ),
     taken as (
       select t.circle, t.event, t.channel, t.day, coalesce(m.number >> 12, 0) as page, sum(t.events) as events,
              bit_or(set_bit(0::bit(4096), m.number & 4095, 1)) filter (where t.events = 0) as members
       from   (
-        select c.circle, c.member, n.event, n.channel, c.day, c.events
-        from   changes as c
-        cross  join lateral (values (c.event, c.channel), ('', '')) as n (event, channel)
+        select p.circle, p.member, p.event, p.channel, p.day, p.events from parts as p
         union  all
         select g.circle, g.member, g.event, g.channel, g.day, 0 from gone as g
       ) as t
@@ -266,7 +289,14 @@ begin
     and    k.org_id = t.circle
     and    k.app_id is null
     where  (d.kind_id, d.day, d.page) = (k.kind_id, t.day, t.page)
-    $query$, tracking.circles_query(changes_query));
+    $query$, tracking.circles_query(changes_query), tracking.sets_of('c'), $query$
+        case
+          when p.event <> '' then (k.event, k.channel) = (p.event, p.channel)
+          when p.channel <> '' then k.surface = p.channel
+          else true
+        end
+        and a.hour >= p.day::timestamp at time zone 'UTC'
+        and a.hour < case when isfinite(p.day) then (p.day + 1)::timestamp at time zone 'UTC' else 'infinity' end$query$);
 end $$;
 comment on function tracking.take_days_query is 'Takes a change of the activity away from the days, as SQL.';
 revoke execute on function tracking.take_days_query from public;
@@ -310,6 +340,41 @@ create trigger removed_activity_is_not_in_days after delete on tracking.activity
   referencing old table as removed for each statement execute function tracking.keep_days();
 create trigger emptied_activity_has_no_days after truncate on tracking.activity
   for each statement execute function tracking.keep_days();
+
+-- Counts the sets of the surfaces anew, from those of the events.
+create function tracking.recount_surfaces()
+  returns void
+  language plpgsql volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from tracking.days as d where d.day = '-infinity';
+  execute tracking.put_days_query(
+    $query$
+      select d.circle, '' as event, k.surface as channel, k.surface, date '-infinity' as day, d.page, sum(d.events) as events,
+             substring(bit_or(d.members::bit(4096)) for max(length(d.members))) as members
+      from   tracking.days as d
+      join   tracking.kinds as k on k.kind_id = d.kind_id
+      where  k.event <> ''
+      and    k.surface is not null
+      group  by 1, 3, 6$query$);
+end $$;
+comment on function tracking.recount_surfaces is 'Counts the sets of the surfaces anew, from those of the events.';
+revoke execute on function tracking.recount_surfaces from public;
+
+create function tracking.keep_surface_sets()
+  returns trigger
+  language plpgsql volatile
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform tracking.recount_surfaces();
+  return null;
+end $$;
+comment on function tracking.keep_surface_sets is 'Has the sets follow where kinds of events are of other surfaces.';
+revoke execute on function tracking.keep_surface_sets from public;
+create trigger changed_surfaces_have_other_sets after update of surface on tracking.kinds
+  for each statement execute function tracking.keep_surface_sets();
 
 -- Forgets days that have no event any more, and whoever has no activity any more.
 create function tracking.forget_members(actors uuid[], orgs uuid[], days date[])
@@ -429,11 +494,11 @@ revoke execute on function tracking.loose_query from public;
 grant execute on function tracking.loose_query to anon, authenticated, service_role, analyst;
 
 -- A subquery of who did what on which day: event, channel, surface, day, page, members, events, and at, when it was or
--- the day began. A key may come more than once. Events have their names where some are named, or by_event is true. Where
--- days are asked for together, and no time is named, there is but the one of them all.
+-- the day began. A key may come more than once. Events have their names where some are named, or by_surface is true; but
+-- surfaces have sets of their own, where no time is named.
 create function tracking.days_query(
-  circle uuid, since timestamptz, until timestamptz, events text[] default null, by_event boolean default false,
-  amid timestamptz default null, together boolean default false)
+  circle uuid, since timestamptz, until timestamptz, events text[] default null, by_surface boolean default false,
+  amid timestamptz default null)
   returns text
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -447,7 +512,12 @@ declare
     where  k.scope_id = circle
     and    k.org_id is not null
     and    k.app_id is null
-    and    case when events is not null then k.event = any (events) else (k.event <> '') = by_event end);
+    and    case
+             when events is not null then k.event = any (events)
+             when not by_surface then k.event = '' and k.channel = ''
+             when num_nonnulls(since, until) > 0 then k.event <> ''
+             else k.event = '' and k.channel <> ''
+           end);
 begin
   return format(
     $query$
@@ -456,13 +526,12 @@ begin
       from   tracking.kinds as k
       join   tracking.days as d on d.kind_id = k.kind_id
       where  k.kind_id = any (%1$L::integer[]) and d.kind_id = any (%1$L::integer[])
-      and    d.day %5$s '-infinity' and %2$s and d.day <> all (%3$L::date[])
+      and    %2$s and d.day <> all (%3$L::date[])
       union  all
       select l.event, l.channel, l.surface, l.day, coalesce(l.number >> 12, 0),
              coalesce(set_bit(0::bit(4096), l.number & 4095, 1), 0::bit(4096)), 1::bigint, l.occurred_at
       from   (%4$s) as l$query$,
-    v_kinds, tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut),
-    case when together and num_nonnulls(since, until) = 0 then '=' else '>' end);
+    v_kinds, tracking.time_filter('d.day', since, until), v_cut, tracking.loose_query(circle, since, until, events, v_cut));
 end $$;
 comment on function tracking.days_query is
   'A subquery, as SQL, of who of a circle did what on which day: event, channel, surface, day, page, members, events, at.';

@@ -909,9 +909,9 @@ begin
   if circle is null then
     return null;
   end if;
-  v_actors := tracking.days_query(circle, since, until, by_event => true, together => true);
+  v_actors := tracking.days_query(circle, since, until, by_surface => true);
   v_orgs := case
-    when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_event => true, together => true)
+    when org is null then tracking.days_query(tracking.all_orgs(), since, until, by_surface => true)
     else format('select d.surface, 0 as page, set_bit(0::bit(4096), 0, 1) as members from (%s) as d', v_actors)
   end;
   return format(

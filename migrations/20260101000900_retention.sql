@@ -575,20 +575,8 @@ begin
   delete from tracking.days as d
   where  d.day >= (since at time zone 'UTC')::date
   and    d.day < (until at time zone 'UTC')::date;
-  update tracking.days as d
-  set    events = coalesce(r.events, 0),
-         members = substring(coalesce(r.members, 0::bit(4096)) for length(d.members))
-  from   tracking.days as a
-  left   join (
-    select f.kind_id, f.page, sum(f.events) as events, bit_or(f.members::bit(4096)) as members
-    from   tracking.days as f
-    where  f.day > '-infinity'
-    group  by 1, 2
-  ) as r on (r.kind_id, r.page) = (a.kind_id, a.page)
-  where  a.day = '-infinity'
-  and    a.events is distinct from r.events
-  and    (d.kind_id, d.day, d.page) = (a.kind_id, a.day, a.page);
-  perform tracking.forget_members(v_actors, v_orgs, '{-infinity}');
+  perform tracking.recount_surfaces();
+  perform tracking.forget_members(v_actors, v_orgs, '{}');
 end $$;
 comment on function tracking.forget_days is 'Takes whole days out of the rollup, with whoever was there on no other.';
 revoke execute on function tracking.forget_days from public;

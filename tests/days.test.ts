@@ -42,12 +42,12 @@ const byDays = (tx: Sql | TransactionSql) => tx`
   and    get_bit(d.members, m.number & 4095) = 1
   order  by 1, 2, 3, 4, 5`
 const byLog = (tx: Sql | TransactionSql) => tx`
-  select distinct c.circle, n.event, n.channel, d.day::text, c.member
+  select distinct c.circle, n.event, n.channel, n.day::text, c.member
   from   public.events as e
-  cross  join lateral (values ((e.occurred_at at time zone 'UTC')::date), ('-infinity')) as d (day)
   cross  join lateral (values (e.org_id, e.actor_id), (${everybody}::uuid, e.actor_id), (${allOrgs}::uuid, e.org_id)) as c (circle, member)
-  cross  join lateral (values (e.event, e.channel), ('', '')) as n (event, channel)
-  where  num_nulls(c.circle, c.member) = 0
+  cross  join lateral (select (e.occurred_at at time zone 'UTC')::date as day, tracking.surface_of(e.event, e.channel) as surface) as d
+  cross  join lateral (values (e.event, e.channel, d.day), ('', '', d.day), ('', d.surface, '-infinity')) as n (event, channel, day)
+  where  num_nulls(c.circle, c.member, n.channel) = 0
   order  by 1, 2, 3, 4, 5`
 /** How many events there were, by the sets and by the log. */
 const countedByDays = (tx: Sql | TransactionSql) => tx`
@@ -55,12 +55,12 @@ const countedByDays = (tx: Sql | TransactionSql) => tx`
   from   tracking.days as d join tracking.kinds as k using (kind_id)
   group  by 1, 2, 3 order by 1, 2, 3`
 const countedByLog = (tx: Sql | TransactionSql) => tx`
-  select c.circle, n.event, d.day::text, count(*)::int as events
+  select c.circle, n.event, n.day::text, count(*)::int as events
   from   public.events as e
-  cross  join lateral (values ((e.occurred_at at time zone 'UTC')::date), ('-infinity')) as d (day)
   cross  join lateral (values (e.org_id), (${everybody}::uuid), (case when e.org_id is not null then ${allOrgs}::uuid end)) as c (circle)
-  cross  join lateral (values (e.event), ('')) as n (event)
-  where  c.circle is not null
+  cross  join lateral (select (e.occurred_at at time zone 'UTC')::date as day, tracking.surface_of(e.event, e.channel) as surface) as d
+  cross  join lateral (values (e.event, e.channel, d.day), ('', '', d.day), ('', d.surface, '-infinity')) as n (event, channel, day)
+  where  num_nulls(c.circle, n.channel) = 0
   group  by 1, 2, 3 order by 1, 2, 3`
 
 async function expectDaysOfTheLog(): Promise<void> {
@@ -131,6 +131,20 @@ test('counted anew they are the same, and none are left where the rollup is empt
   expect(await byDays(sql)).toEqual(before)
   await sql`truncate tracking.activity`
   expect(await sql`select from tracking.days`).toEqual([])
+})
+
+test('the sets of surfaces follow where events are on other ones', async () => {
+  await sendAll(2)
+  await sendAll(3)
+  await rollUp()
+  await sql`insert into tracking.surfaces (surface, channel, event) values ('cli', 'default', '*'), ('builder', 'default', 'C')`
+  await expectDaysOfTheLog()
+  expect(new Set((await byDays(sql)).filter(({ day }) => day === '-infinity').map(({ channel }) => channel))).toEqual(new Set(['builder', 'cli', 'dashboard']))
+  await sql`delete from public.events where actor_id = ${people.ada}`
+  await sql`delete from tracking.activity where actor_id = ${people.ada}`
+  await expectDaysOfTheLog()
+  await sql`delete from tracking.surfaces where channel = 'default'`
+  await expectDaysOfTheLog()
 })
 
 test('more people than a page has are all there', async () => {

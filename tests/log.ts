@@ -118,13 +118,13 @@ export function logOf(sql: Sql) {
     async dayErrors() {
       return [...await sql`
         with activity as (
-          select distinct c.circle, n.event, n.channel, d.day, c.member
+          select distinct c.circle, n.event, n.channel, n.day, c.member
           from   tracking.activity as a
-          cross  join lateral (values ((a.hour at time zone 'UTC')::date), ('-infinity')) as d (day)
+          cross  join lateral (select (a.hour at time zone 'UTC')::date as day) as d
           join   tracking.kinds as k using (kind_id)
           cross  join lateral (values (k.org_id, a.actor_id), (tracking.everybody(), a.actor_id), (tracking.all_orgs(), k.org_id)) as c (circle, member)
-          cross  join lateral (values (k.event, k.channel), ('', '')) as n (event, channel)
-          where  num_nulls(c.circle, c.member) = 0
+          cross  join lateral (values (k.event, k.channel, d.day), ('', '', d.day), ('', k.surface, '-infinity')) as n (event, channel, day)
+          where  num_nulls(c.circle, c.member, n.channel) = 0
         ),
         days as (
           select k.scope_id, k.event, k.channel, d.day, m.member
