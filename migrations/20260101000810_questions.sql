@@ -783,7 +783,7 @@ comment on column analytics.build_period.flakiness is
 
 create function analytics.build_health(
   period text default 'week', by text default null,
-  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null)
+  org uuid default null, app text default null, since timestamptz default null, until timestamptz default null, tags jsonb default '{}')
   returns setof analytics.build_period
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
@@ -795,7 +795,7 @@ begin
   if by is not null then
     perform tracking.check_choice('by', by, '{app,org,platform,build_mode,actor}');
   end if;
-  perform tracking.check_filters(since, until);
+  perform tracking.check_filters(since, until, tags);
   return query execute format(
     $query$
     with builds as (
@@ -843,14 +843,20 @@ begin
     left   join categories as c on c.period = s.period and c.by_value is not distinct from s.by_value
     order  by s.period, s.by_value collate "C"
     $query$,
-    concat_ws(' and ', 'true', case when org is not null then format('b.org_id = %L', org) end, case when app is not null then format('b.app_id = %L', app) end),
+    concat_ws(' and ', 'true',
+      case when org is not null then format('b.org_id = %L', org) end,
+      case when app is not null then format('b.app_id = %L', app) end,
+      case when tags <> '{}' then format(
+        $query$jsonb_build_object('app_id', b.app_id, 'org_id', b.org_id, 'build_id', b.build_id, 'platform', b.platform, 'build_mode', b.build_mode) @> %L$query$,
+        tags) end),
     tracking.period_expression('e.finished_at', period),
     case when by is null then 'null::text' when by in ('platform', 'build_mode') then format('e.%I', by) else format('e.%I::text', by || '_id') end,
     tracking.time_filter('t.finished_at', since, until));
 end $$;
 comment on function analytics.build_health is
   'How builds fared that ended in each day, week or month: in all, or by app, org, platform, build mode or actor. '
-  'Errors: invalid_period, invalid_by, invalid_range (22023).';
+  'Tags are those that all events of a build have: app_id, org_id, build_id, platform, build_mode. '
+  'Errors: invalid_period, invalid_by, invalid_range, invalid_tags (22023).';
 
 
 -- Where they are met --------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ actorscope active --by org --period week --event 'Build Succeeded' --since 2026-
     settings: [
       period('week', 'day, week or month'),
       { argument: 'by', flags: '--by <what>', help: 'a line for each app, org, platform, build_mode or actor' },
-      org, app, since, until,
+      ...filters,
     ],
     columns: [
       'period', 'by_value', 'builds', 'succeeded', 'failed', 'success_rate', 'p50_run_seconds', 'p95_run_seconds',

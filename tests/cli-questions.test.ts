@@ -261,7 +261,6 @@ describe('refused', () => {
     [['funnel', 'A', 'B', '--within', '7'], 'option \'--within <time>\' argument \'7\' is invalid. It is a number and ms, s, m, h, d or w, such as 10m.'],
     [['paths', 'A', '--depth', 'x'], 'option \'--depth <n>\' argument \'x\' is invalid. It is a whole number from 0 to 1000.'],
     [['sessions', '--limit', '0'], 'option \'--limit <n>\' argument \'0\' is invalid. It is a whole number from 1 to 1000000.'],
-    [['builds', '--tag', 'a=b'], 'unknown option \'--tag\''],
   ])('%j makes no sense: it is told in one line, and exits 2', async (args, line) => {
     expect(await run(args)).toEqual({ code: 2, stdout: '', stderr: `usage: ${line} (See actorscope ${args[0]} --help.)\n` })
   })

@@ -1,7 +1,7 @@
 -- Chapter 8.1: the questions, on logs small enough to answer by hand. (tests/questions.test.ts asks them of any log, and as
 -- everybody.)
 begin;
-select plan(106);
+select plan(109);
 
 -- Something happens: at an hour of 2 March 2026, a Monday, or whenever.
 create function tests.happen(
@@ -277,6 +277,10 @@ select results_eq(
 select results_eq(
   $$ select period, by_value, builds, failed, median_seconds_to_green, flakiness from analytics.build_health('day', 'platform') $$,
   $$ values (date '2026-03-02', 'android', 1::bigint, 1::bigint, null::double precision, 0.0000), ('2026-03-02', 'ios', 7, 3, 4020, 0.3333) $$, 'build_health: by platform');
+select results_eq(
+  $$ select by_value, builds from analytics.build_health(by => 'app', tags => '{"platform": "ios", "build_mode": "release"}') $$,
+  $$ values ('com.acme.app', 7::bigint) $$, 'build_health: by the tags that a build''s events have');
+select is_empty($$ select from analytics.build_health(tags => '{"plan": "pro"}') $$, 'build_health: no build has any other tag');
 select results_eq($$ select by_value from analytics.build_health(by => 'app') $$, array['com.acme.app', 'com.evil.app'], 'build_health: by app');
 select results_eq($$ select by_value from analytics.build_health(by => 'org') $$, $$ select owner_org::text from public.apps where app_id in ('com.acme.app', 'com.evil.app') order by 1 $$, 'build_health: by org');
 select results_eq($$ select by_value from analytics.build_health(by => 'build_mode') $$, array['release'], 'build_health: by build mode');
@@ -355,7 +359,8 @@ from   (values
   ('activity(event => '' '')', 'invalid_event event is blank. Name an event, as it is in the log.'),
   ('build_health(''hour'')', 'invalid_period period is none of day, week, month, but ''hour''. Ask with period => ''day''.'),
   ('build_health(by => ''status'')', 'invalid_by by is none of app, org, platform, build_mode, actor, but ''status''. Ask with by => ''app''.'),
-  ('build_health(since => ''2026-03-03'', until => ''2026-03-02'')', 'invalid_range since is not before until. until is the first moment that does not count any more.')) as t (call, error);
+  ('build_health(since => ''2026-03-03'', until => ''2026-03-02'')', 'invalid_range since is not before until. until is the first moment that does not count any more.'),
+  ('build_health(tags => ''[]'')', 'invalid_tags tags are not an object. Ask for tags as {"platform": "ios"}.')) as t (call, error);
 
 select * from finish();
 rollback;
