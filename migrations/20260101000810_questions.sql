@@ -29,7 +29,7 @@ begin
 end $$;
 comment on function tracking.refuse_argument is 'Refuses an argument of a question (22023).';
 
-create function tracking.check_filters(since timestamptz, until timestamptz, tags jsonb default '{}')
+create function tracking.check_filters(since timestamptz, until timestamptz, tags jsonb)
   returns void
   language plpgsql immutable
   set search_path = pg_catalog, pg_temp
