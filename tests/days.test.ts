@@ -66,6 +66,7 @@ const countedByLog = (tx: Sql | TransactionSql) => tx`
 async function expectDaysOfTheLog(): Promise<void> {
   expect(await byDays(sql)).toEqual(await byLog(sql))
   expect(await countedByDays(sql)).toEqual(await countedByLog(sql))
+  expect(await sql`select from tracking.days where events = 0`).toEqual([])
   const bits = await sql`select coalesce(sum(bit_count(members)), 0)::int as n from tracking.days`
   expect(bits, 'no bit stands for nobody').toEqual([{ n: (await byDays(sql)).length }])
 }
@@ -105,7 +106,6 @@ test('who is erased is in no day and has no number, and the others stay', async 
   await sql`delete from tracking.activity as a using tracking.kinds as k where k.kind_id = a.kind_id and k.org_id = ${orgs.evil}`
   await expectDaysOfTheLog()
   expect(await sql`select from tracking.members where ${orgs.evil} in (circle, member)`).toEqual([])
-  expect(await sql`select from tracking.days where events = 0`).toEqual([])
 })
 
 test('hours that are taken away leave the day to whoever has others', async () => {
@@ -133,6 +133,32 @@ test('counted anew they are the same, and none are left where the rollup is empt
   expect(await sql`select from tracking.days`).toEqual([])
 })
 
+test('what is left elsewhere, or on another day, puts nobody where nothing is left', async () => {
+  const on = (day: number, channel: string) => ({ event: 'A', ...acme, channel, timestamp: new Date(Date.UTC(2026, 2, day, 9)).toISOString() })
+  for (const who of [people.ada, people.bob]) await send(person(who), [on(2, 'usage'), on(2, 'app'), on(3, 'app')])
+  await rollUp()
+  const take = async (condition: string) => {
+    await sql.unsafe(`delete from public.events as e where ${condition}`)
+    await sql.unsafe(`delete from tracking.activity as a using tracking.kinds as e where e.kind_id = a.kind_id and ${condition.replace('e.occurred_at', 'a.hour')}`)
+    await expectDaysOfTheLog()
+  }
+  await take(`actor_id = '${people.ada}' and e.channel = 'usage'`)
+  await take(`actor_id = '${people.ada}' and e.occurred_at < '2026-03-03'`)
+  await take(`e.channel = 'usage'`)
+  expect((await byDays(sql)).filter(({ day }) => day === '-infinity').map(({ channel }) => channel)).not.toContain('dashboard')
+})
+
+test('whole days that go leave the sets of the rest', async () => {
+  for (const day of [2, 3]) {
+    await sendAll(day)
+    await send(person(day === 2 ? people.ada : people.bob), [{ event: 'A', ...acme, channel: 'app', ...on(day) }])
+  }
+  await rollUp()
+  await sql`delete from public.events where occurred_at < '2026-03-03'`
+  await sql`select tracking.forget_days('2026-03-02', '2026-03-03')`
+  await expectDaysOfTheLog()
+})
+
 test('the sets of surfaces follow where events are on other ones', async () => {
   await sendAll(2)
   await sendAll(3)
@@ -145,6 +171,7 @@ test('the sets of surfaces follow where events are on other ones', async () => {
   await expectDaysOfTheLog()
   await sql`delete from tracking.surfaces where channel = 'default'`
   await expectDaysOfTheLog()
+  expect(await sql`select from tracking.kinds where event = '' and surface is distinct from nullif(channel, '')`).toEqual([])
 })
 
 test('more people than a page has are all there', async () => {

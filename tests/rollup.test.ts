@@ -181,6 +181,28 @@ test('hours are counted anew from the log as far as the rollup has come, without
   expect(await byLog(sql)).not.toEqual(expected)
 })
 
+test('hours are those of UTC, whatever the time zone of who brings the rollup further', async () => {
+  await send(person(people.ada), events(['A'], { ...acme, timestamp: '2026-03-05T09:10:00Z' }))
+  await send(person(people.ada), events(['A'], { ...acme, timestamp: '2026-03-05T09:50:00Z' }))
+  await sql.begin(async (tx) => {
+    await tx`set local timezone = 'Asia/Kolkata'` // half an hour beside UTC's
+    await tx`select tracking.roll_up()`
+  })
+  expect(await byRollup(sql)).toEqual(await byLog(sql))
+})
+
+test('hours are not counted anew while the rollup is brought further', async () => {
+  const other = await sql.reserve()
+  await other`begin`
+  await other`select from tracking.rollup for update`
+  expect(await failureOf(sql.begin(async (tx) => {
+    await tx`set local lock_timeout = '50ms'`
+    await tx`select tracking.recount_activity()`
+  }))).toMatchObject({ code: '55P03' })
+  await other`rollback`
+  other.release()
+})
+
 test.each([
   ['nothing', null, null], ['at hours', '2026-03-05T09:00Z', '2026-03-05T12:00Z'], ['amid an hour', '2026-03-05T09:20Z', '2026-03-05T11:20Z'],
   ['within an hour', '2026-03-05T09:20Z', '2026-03-05T09:50Z'], ['from amid an hour to its end', '2026-03-05T09:20Z', '2026-03-05T10:00Z'],
