@@ -14,7 +14,7 @@ import { orgs, people } from './demo.ts'
 import { asLogin, createWorld, signToken, type World } from './world.ts'
 
 // What functions speak of that are run in the page.
-declare const document: any, location: any, localStorage: any, innerWidth: number, getComputedStyle: any
+declare const document: any, location: any, localStorage: any, innerWidth: number, getComputedStyle: any, addEventListener: any
 
 type Person = keyof typeof people
 const emails: Record<Person, string> = {
@@ -78,10 +78,17 @@ async function settled(page: Page): Promise<void> {
   await page.waitForFunction(() => document.querySelector('main#main') && !document.querySelector('.loading, [aria-busy="true"]'))
 }
 
-async function visit(page: Page, address: string): Promise<void> {
-  await page.evaluate((hash) => { location.hash = hash }, `#/${address}`)
-  await page.waitForTimeout(50)
+/** Does what leads to another address, and waits until that is what is shown. */
+async function follow(page: Page, lead: () => Promise<unknown>): Promise<void> {
+  const followed = page.evaluate(() => new Promise<void>((done) => addEventListener('hashchange', () => done(), { once: true })))
+  await Promise.all([followed, lead()])
   await settled(page)
+}
+
+async function visit(page: Page, address: string): Promise<void> {
+  const hash = `#/${address}`
+  if (await page.evaluate(() => location.hash) === hash) await settled(page)
+  else await follow(page, () => page.evaluate((next) => { location.hash = next }, hash))
 }
 
 const texts = (page: Page, selector: string): Promise<string[]> => page.locator(selector).allTextContents()
@@ -331,6 +338,18 @@ test('an analyst, whom a token gives the role, sees what everybody did', async (
   }
 })
 
+test('while another answer is awaited, what is shown is at once said to be the one before', async () => {
+  const page = await openAs('ada')
+  const before = await page.locator('.answer .summary').first().textContent()
+  const shown = await page.evaluate(async () => {
+    location.hash = '#/activity?range=30d'
+    await new Promise((done) => addEventListener('hashchange', done, { once: true }))
+    return [...document.querySelectorAll('.answer')].map((answer) => [answer.ariaBusy, answer.querySelector('.summary')?.textContent])
+  })
+  expect(shown[0]).toEqual(['true', before])
+  expect(shown.map(([isBusy]) => isBusy)).not.toContain('false')
+})
+
 const orgArgument = (org?: string) => (org ? `, org => '${org}'` : '')
 
 async function expectActivity(page: Page, person: Person, org?: string): Promise<void> {
@@ -461,21 +480,18 @@ describe('one of many', () => {
   test('a person: from the list to all that they did, by day, with the way back', async () => {
     const page = await openAs('bob')
     await visit(page, 'people')
-    await page.getByRole('link', { name: 'cyd', exact: true }).click()
-    await settled(page)
+    await follow(page, () => page.getByRole('link', { name: 'cyd', exact: true }).click())
     expect(await page.locator('h1').textContent()).toBe('Person: cyd')
     const rows = await askedBy('bob', `select event from events where actor_id = '${people.cyd}' and occurred_at >= '${ninetyDays()}' order by occurred_at desc limit 50`)
     expect(await texts(page, '.moment strong')).toEqual(rows.map(({ event }) => event))
-    await page.goBack()
-    await settled(page)
+    await follow(page, () => page.goBack())
     expect(await page.locator('h1').textContent()).toBe('People')
   })
 
   test('a build: from the list to its steps', async () => {
     const page = await openAs('ada')
     await visit(page, 'builds')
-    await page.getByRole('group', { name: 'Latest builds', exact: true }).getByRole('link').first().click()
-    await settled(page)
+    await follow(page, () => page.getByRole('group', { name: 'Latest builds', exact: true }).getByRole('link').first().click())
     const id = page.url().split('/').at(-1)!.split('?')[0]
     const [build] = await askedBy('ada', `select * from analytics.builds where build_id = '${id}'`)
     expect(await page.locator('.summary').textContent()).toBe(
@@ -562,9 +578,8 @@ describe('by keyboard alone', () => {
   test('whoever goes to a section begins at its title', async () => {
     const page = await openAs('ada')
     await page.getByRole('link', { name: 'Surfaces' }).focus()
-    await page.keyboard.press('Enter')
-    await settled(page)
-    expect(await page.evaluate(() => document.activeElement?.textContent)).toBe('Surfaces')
+    await follow(page, () => page.keyboard.press('Enter'))
+    await expect.poll(() => page.evaluate(() => document.activeElement?.textContent)).toBe('Surfaces')
     expect(await page.title()).toBe('Surfaces · Actorscope')
   })
 })

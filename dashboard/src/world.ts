@@ -39,24 +39,25 @@ export type Answer<Row> = {
 /** Puts a question to the database, again whenever it is another one; none while it is undefined. */
 export function useAnswer<Row>(question: Question<Row> | undefined): Answer<Row> {
   const { supabase, sessionOver } = useWorld()
-  const [state, setState] = useState<Omit<Answer<Row>, 'retry'>>({ isLoading: question !== undefined })
+  // What was answered goes with its answer: from its first moment on, another question is known to be awaited.
+  const [state, setState] = useState<{ answered?: string, rows?: Row[], problem?: Problem }>({})
   const [tries, setTries] = useState(0)
-  const key = question && JSON.stringify(question)
+  const asked = question && JSON.stringify([question, tries])
   useEffect(() => {
     if (!question) {
-      setState({ isLoading: false })
+      setState({})
       return
     }
     const leaving = new AbortController()
-    setState(({ rows }) => ({ rows, isLoading: true }))
     ask(supabase, question, leaving.signal).then(
-      (rows) => { if (!leaving.signal.aborted) setState({ rows, isLoading: false }) },
+      (rows) => { if (!leaving.signal.aborted) setState({ answered: asked, rows }) },
       (problem: Problem) => {
         if (leaving.signal.aborted) return
         if (problem.isSessionOver) sessionOver()
-        else setState({ problem, isLoading: false })
+        else setState({ answered: asked, problem })
       })
     return () => leaving.abort()
-  }, [key, tries])
-  return { ...state, retry: () => setTries((n) => n + 1) }
+  }, [asked])
+  const isLoading = asked !== state.answered
+  return { rows: state.rows, problem: isLoading ? undefined : state.problem, isLoading, retry: () => setTries((n) => n + 1) }
 }
