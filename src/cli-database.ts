@@ -1,6 +1,7 @@
 import postgres, { type Sql } from 'postgres'
 import type { ApiOptions, Cli } from './cli-options.ts'
 import { readDatabaseUrl } from './cli-settings.ts'
+import { isLostConnection } from './lease.ts'
 import { tlsTo } from './pool.ts'
 import { isStableName, TrackingError } from './tracking-error.ts'
 
@@ -9,7 +10,7 @@ import { isStableName, TrackingError } from './tracking-error.ts'
  * closed then.
  *
  * @throws {TrackingError} `setting_missing`, `setting_invalid`; `connection_failed`, where nothing answers or the login
- *   is refused; the database's own codes.
+ *   is refused; `connection_lost`, where it ends amid the work; the database's own codes.
  */
 export async function withDatabase<T>(
   cli: Cli, options: ApiOptions, work: (sql: Sql, name: string) => Promise<T>, connections = 1,
@@ -24,7 +25,7 @@ export async function withDatabase<T>(
   cli.interrupted.addEventListener('abort', end)
   try {
     await sql`select`.catch((cause: Error) => { throw unreachable(databaseUrl, cause) })
-    return await work(sql, nameOf(databaseUrl)).catch((error: unknown) => { throw toTrackingError(error) })
+    return await work(sql, nameOf(databaseUrl)).catch((error: unknown) => { throw toTrackingError(error, databaseUrl) })
   } finally {
     cli.interrupted.removeEventListener('abort', end)
     await sql.end({ timeout: 1 })
@@ -39,6 +40,14 @@ function unreachable(databaseUrl: string, cause: Error & { code?: string }): Tra
   })
 }
 
+function lost(databaseUrl: string, cause: Error): TrackingError {
+  return new TrackingError('connection_lost', {
+    details: `The connection to the database ${nameOf(databaseUrl)} ended amid the work: ${cause.message}.`,
+    hint: 'Check that the database runs, and run the command again.',
+    cause,
+  })
+}
+
 /** The server and the database, without login and password. */
 function nameOf(databaseUrl: string): string {
   const { host, pathname } = new URL(databaseUrl)
@@ -46,7 +55,8 @@ function nameOf(databaseUrl: string): string {
 }
 
 /** An error of the database, with the stable name where it has one. */
-function toTrackingError(error: unknown): unknown {
+function toTrackingError(error: unknown, databaseUrl: string): unknown {
+  if (isLostConnection(error)) return lost(databaseUrl, error as Error)
   if (!(error instanceof postgres.PostgresError)) return error
   const { code, message, detail, hint } = error
   if (isStableName(message)) return new TrackingError(message, { details: detail, hint, cause: error })
