@@ -21,11 +21,12 @@ create table public.apps (
   owner_org  uuid        not null references public.orgs (id) on delete cascade,
   created_at timestamptz not null default now(),
   constraint app_id_is_not_blank check (app_id ~ '\S'),
+  constraint app_id_is_at_most_200_characters check (length(app_id) <= 200),
   constraint app_name_is_not_blank check (name ~ '\S')
 );
 create index apps_owner_org on public.apps (owner_org);
 comment on table public.apps is 'The apps of the organizations.';
-comment on column public.apps.app_id is 'What clients send as tags.app_id, such as com.acme.app.';
+comment on column public.apps.app_id is 'What clients send as tags.app_id, such as com.acme.app: up to 200 characters.';
 comment on column public.apps.owner_org is 'The organization that events of the app are grouped by.';
 
 create table public.api_keys (

@@ -36,6 +36,7 @@ create table public.events (
 
   constraint scope_is_the_org_or_else_the_actor check (scope_id is not distinct from coalesce(org_id, actor_id)),
   constraint actor_is_known_unless_a_service_speaks check (actor_id is not null or source = 'service'),
+  constraint org_id_is_not_reserved check (org_id not in ('00000000-0000-0000-0000-000000000000', 'ffffffff-ffff-ffff-ffff-ffffffffffff')),
   constraint app_comes_with_its_org check (app_id is null or org_id is not null),
   constraint event_id_is_a_uuid_v7_of_that_time check (occurred_at is not distinct from tracking.event_time(event_id)),
   constraint occurred_at_is_at_most_a_day_ahead check (occurred_at - received_at <= interval '24 hours'),
@@ -44,6 +45,8 @@ create table public.events (
   constraint channel_is_not_blank check (btrim(channel, E' \t\n\r\f\x0b') <> ''),
   constraint channel_is_at_most_100_characters check (length(channel) <= 100),
   constraint description_icon_and_parser_are_at_most_4000_characters check (length(concat(description, icon, parser)) <= 4000),
+  constraint app_id_is_at_most_200_characters check (length(app_id) <= 200),
+  constraint clock_skew_is_at_most_36500_days check (clock_skew between '-36500 days' and '36500 days'),
   constraint tags_are_an_object check (jsonb_typeof(tags) = 'object'),
   constraint context_is_an_object check (jsonb_typeof(context) = 'object'),
   constraint tags_with_context_are_at_most_32_kb check (octet_length(concat(tags - 'org_id', context)) <= 32768),
@@ -60,9 +63,10 @@ comment on table public.events is 'The log: one row an event, written once, by t
 comment on column public.events.scope_id is 'What the row belongs to: the org, or the actor where there is no org.';
 comment on column public.events.occurred_at is 'When it happened, to the millisecond: the time inside event_id.';
 comment on column public.events.event_id is 'UUIDv7; one row in its scope, however often it is sent.';
-comment on column public.events.org_id is 'The organization the event is grouped by; only ever one that the caller had a right to.';
+comment on column public.events.org_id is
+  'The organization the event is grouped by; only ever one that the caller had a right to. Neither the nil nor the max UUID: the rollup has those for everybody.';
 comment on column public.events.actor_id is 'The person behind the event, from the credentials; null only for a service''s event of an org.';
-comment on column public.events.app_id is 'The app, where the caller may read it; it belongs to org_id.';
+comment on column public.events.app_id is 'The app, where the caller may read it; it belongs to org_id. Up to 200 characters.';
 comment on column public.events.api_key_id is 'The API key that was used, if one was.';
 comment on column public.events.event is 'What happened: up to 200 characters.';
 comment on column public.events.channel is 'The family of the event: up to 100 characters.';
@@ -74,7 +78,7 @@ comment on column public.events.tags is 'Properties of the event that may also d
 comment on column public.events.context is 'Properties of the event alone (nonPersonTags in the payload).';
 comment on column public.events.tracking_version is 'The version of the payload: 1 or 2.';
 comment on column public.events.source is 'client, service (the service role) or trigger (the database itself).';
-comment on column public.events.clock_skew is 'received_at minus the client''s sent_at: how far its clock is behind, and the way here.';
+comment on column public.events.clock_skew is 'received_at minus the client''s sent_at: how far its clock is behind, and the way here. A hundred years at most.';
 comment on column public.events.received_at is 'When the transaction that wrote the row began.';
 comment on column public.events.txid is 'The transaction that wrote the row: the log''s order for consumers.';
 comment on column public.events.epoch is 'The log''s generation: raised when it is restored into another cluster, where txids start over.';

@@ -238,7 +238,8 @@ create function tracking.fault_in_rare_fields(payload jsonb, stated timestamptz,
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_sentence text;
+  v_seconds_away constant double precision := abs(date_part('epoch', now() - tracking.parse_time(payload ->> 'sent_at')));
+  v_sentence     text;
 begin
   v_sentence := case
     when jsonb_typeof(payload -> 'description') not in ('string', 'null') then 'description is not a string.'
@@ -250,7 +251,8 @@ begin
     when jsonb_typeof(payload -> 'notifyConsole') not in ('boolean', 'null') then 'notifyConsole is not a boolean.'
     when jsonb_typeof(payload -> 'event_id') not in ('string', 'null') then 'event_id is not a string.'
     when length(payload ->> 'event_id') not between 1 and 200 then 'event_id is empty, or longer than 200 characters.'
-    when payload ->> 'sent_at' is not null and tracking.parse_time(payload ->> 'sent_at') is null then 'sent_at is not an ISO 8601 time.'
+    when payload ->> 'sent_at' is not null and v_seconds_away is null then 'sent_at is not an ISO 8601 time.'
+    when v_seconds_away > 36500 * 86400.0 then 'sent_at is more than a hundred years away.'
   end;
   if v_sentence is not null then
     return array['invalid_payload', v_sentence];

@@ -1,6 +1,6 @@
 -- Chapter 2: who is calling, API keys, and who sees which orgs, apps and keys.
 begin;
-select plan(114);
+select plan(115);
 
 -- Who is calling
 
@@ -310,6 +310,9 @@ select throws_ok(
 select throws_ok(
   $$ insert into apps (app_id, name, owner_org) values ('', 'Nameless', 'a0000000-0000-4000-8000-000000000001') $$,
   '23514', 'new row for relation "apps" violates check constraint "app_id_is_not_blank"', 'an app has an id');
+select throws_ok(
+  $$ insert into apps (app_id, name, owner_org) values (repeat('é', 201), 'Endless', 'a0000000-0000-4000-8000-000000000001') $$,
+  '23514', 'new row for relation "apps" violates check constraint "app_id_is_at_most_200_characters"', 'and no endless one');
 select throws_ok(
   $$ insert into api_keys (owner_id, name, prefix, key_hash) values (gen_random_uuid(), 'k', 'as_', 'as_plain') $$,
   '23514', 'new row for relation "api_keys" violates check constraint "key_hash_is_a_sha256"', 'a plain key cannot be stored by mistake');

@@ -1,6 +1,6 @@
 -- Chapter 4: the log defends itself: direct inserts, what a row must be, who reads which rows.
 begin;
-select plan(134);
+select plan(139);
 
 -- Its shape
 
@@ -151,11 +151,16 @@ from   (values
   ('ada@acme.test', '{"tags": {"org_id": ""}}', 'tags_name_no_other_org'),
   ('ada@acme.test', '{"scope_id": "a0000000-0000-4000-8000-000000000001", "org_id": "a0000000-0000-4000-8000-000000000001", "tags": {"org_id": "a0000000-0000-4000-8000-000000000002"}}', 'tags_name_no_other_org'),
   ('ada@acme.test', '{"scope_id": "a0000000-0000-4000-8000-000000000001", "org_id": "a0000000-0000-4000-8000-000000000001", "app_id": "com.acme.app", "tags": {"app_id": "com.acme.beta"}}', 'tags_name_no_other_app'),
+  ('ada@acme.test', '{"clock_skew": "36501 days"}', 'clock_skew_is_at_most_36500_days'),
+  ('ada@acme.test', '{"clock_skew": "-170000000 years"}', 'clock_skew_is_at_most_36500_days'),
   ('ada@acme.test', '{"tracking_version": 0}', 'tracking_version_is_1_or_2'),
   ('ada@acme.test', '{"tracking_version": 3}', 'tracking_version_is_1_or_2'),
   ('ada@acme.test', '{"app_id": "com.none"}', null),
   ('service', '{"actor_id": "10000000-0000-4000-8000-000000000001", "app_id": "com.acme.app"}', 'app_comes_with_its_org'),
   ('owner', '{"org_id": "a0000000-0000-4000-8000-000000000001", "scope_id": "a0000000-0000-4000-8000-000000000001", "source": "client"}', 'actor_is_known_unless_a_service_speaks'),
+  ('service', '{"org_id": "00000000-0000-0000-0000-000000000000", "scope_id": "00000000-0000-0000-0000-000000000000"}', 'org_id_is_not_reserved'),
+  ('service', '{"org_id": "ffffffff-ffff-ffff-ffff-ffffffffffff", "scope_id": "ffffffff-ffff-ffff-ffff-ffffffffffff"}', 'org_id_is_not_reserved'),
+  ('service', jsonb_build_object('org_id', 'a0000000-0000-4000-8000-000000000001', 'scope_id', 'a0000000-0000-4000-8000-000000000001', 'app_id', repeat('é', 201))::text, 'app_id_is_at_most_200_characters'),
   ('owner', '{"actor_id": "10000000-0000-4000-8000-000000000001", "source": "clients"}', 'source_is_client_service_or_trigger')
 ) as t (caller, row, rule);
 select matches(b.outcome, format('^23514 new row for relation "\w+" violates check constraint "%s"$', b.rule), replace(b.rule, '_', ' '))

@@ -1,6 +1,6 @@
 -- Chapter 5: a payload in, a row out. Each payload goes in by track_event and, the same again, by track_events.
 begin;
-select plan(351);
+select plan(354);
 
 -- Everything that was ever raised or answered as an error.
 create temporary table raised (message text);
@@ -235,6 +235,9 @@ from   (values
   ('{"event": "E", "event_id": null, "timestamp": null, "sent_at": null, "user_id": null}', 'by ada', 'what is null is as good as absent'),
   ('{"event": "E", "sent_at": "yesterday"}',           'PT400 invalid_payload', 'sent_at is a time'),
   ('{"event": "E", "sent_at": 1741167000}',            'PT400 invalid_payload', 'not a number'),
+  ('{"event": "E", "sent_at": "9999-01-01T00:00:00Z"}', 'PT400 invalid_payload', 'not one that no clock shows'),
+  ('{"event": "E", "sent_at": "1900-01-01T00:00:00Z"}', 'PT400 invalid_payload', 'nor ever showed'),
+  ('{"event": "E", "sent_at": "1970-01-01T00:00:00Z"}', 'by ada', 'but that of a clock that was never set'),
   ('{"event": "E", "evil": 1}',                        'by ada; The field "evil" was ignored: it is unknown.', 'an unknown field is ignored, with a warning'),
   ('{"event": "E", "evil": 1, "actor_id": "10000000-0000-4000-8000-000000000004", "source": "trigger", "txid": "1"}',
    'by ada; The field "evil" was ignored: it is unknown. The field "txid" was ignored: it is unknown. The field "source" was ignored: it is unknown. The field "actor_id" was ignored: it is unknown.',
