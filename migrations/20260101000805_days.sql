@@ -75,10 +75,23 @@ comment on column tracking.days.members is 'A one for each who was there, in the
 alter table tracking.members enable row level security;
 alter table tracking.days enable row level security;
 grant select on tracking.members, tracking.days to anon, authenticated, service_role, analyst;
+-- Whatever ids a project's own orgs have.
+create function tracking.readable_circles()
+  returns setof uuid
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query select r.org_id from org.readable() as r (org_id) where r.org_id not in (tracking.everybody(), tracking.all_orgs());
+end $$;
+comment on function tracking.readable_circles is 'The circles that the caller may read: those of their own orgs.';
+revoke execute on function tracking.readable_circles from public;
+grant execute on function tracking.readable_circles to anon, authenticated, service_role;
+
 create policy "people read the members of their own orgs" on tracking.members
-  for select to anon, authenticated using (circle = any (array(select org.readable())));
+  for select to anon, authenticated using (circle = any (array(select tracking.readable_circles())));
 create policy "people read the days of their own orgs" on tracking.days
-  for select to anon, authenticated using (circle = any (array(select org.readable())));
+  for select to anon, authenticated using (circle = any (array(select tracking.readable_circles())));
 create policy "analysts read all members" on tracking.members for select to analyst using (true);
 create policy "analysts read all days" on tracking.days for select to analyst using (true);
 
@@ -426,6 +439,7 @@ create function tracking.circle_of(by text, org uuid, app text, tags jsonb)
 as $$
 declare
   v_circle constant uuid := case
+    when org in (tracking.everybody(), tracking.all_orgs()) then null -- no org has these ids
     when by = 'actor' then coalesce(org, tracking.everybody())
     when org is null then tracking.all_orgs()
   end;

@@ -38,6 +38,10 @@ begin
   if since >= until then
     perform tracking.refuse_argument('invalid_range', 'since is not before until.',
       'until is the first moment that does not count any more.');
+  elsif (isfinite(since) and since not between '0001-01-01 00:00+00' and '9999-12-31 00:00+00')
+  or    (isfinite(until) and until not between '0001-01-01 00:00+00' and '9999-12-31 00:00+00') then
+    perform tracking.refuse_argument('invalid_range', 'since and until lie between the years 1 and 9999.',
+      'Leave them out, or ask for -infinity and infinity.');
   elsif jsonb_typeof(tags) <> 'object' then
     perform tracking.refuse_argument('invalid_tags', 'tags are not an object.', 'Ask for tags as {"platform": "ios"}.');
   end if;

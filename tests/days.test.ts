@@ -206,3 +206,26 @@ test.each<[string, Caller, string[]]>([
       .map(({ scope_id }) => scope_id)).toEqual(circles)
   })
 })
+
+test('nobody is answered by the circles of everybody for an org with their ids, nor reads them, whatever ids a project gives its orgs', async () => {
+  await send(person(people.ada), [{ ...acme, event: 'A', ...on(2) }])
+  await rollUp()
+  for (const org of [everybody, allOrgs]) {
+    await sql.begin(async (tx) => {
+      await tx`insert into orgs (id, name) values (${org!}, 'Nil')`
+      await tx`insert into tracking.role_bindings (principal_id, role, org_id) values (${people.nik}, 'viewer', ${org!})`
+      await tx`set local role authenticated`
+      await tx`select set_config('request.jwt.claims', ${JSON.stringify({ role: 'authenticated', sub: people.nik })}, true)`
+      expect(await tx`select * from org.readable()`).toHaveLength(1)
+      expect(await tx`select * from tracking.days`).toEqual([])
+      expect(await tx`select * from tracking.members`).toEqual([])
+      await tx`set local role analyst`
+      expect(await tx`select * from analytics.activity(org => ${org!})`).toEqual([])
+      expect(await tx`select * from analytics.active(org => ${org!})`).toEqual([])
+      expect(await tx`select * from analytics.retention('A', org => ${org!})`).toEqual([])
+      expect(await tx`select * from analytics.surfaces(org => ${org!}) where actors > 0`).toEqual([])
+      throw undo
+    }).catch((error: unknown) => { if (error !== undo) throw error })
+  }
+})
+const undo = new Error('Undo.')

@@ -1,7 +1,7 @@
 -- Chapter 8.1: the questions, on logs small enough to answer by hand. (tests/questions.test.ts asks them of any log, and as
 -- everybody.)
 begin;
-select plan(109);
+select plan(111);
 
 -- Something happens: at an hour of 2 March 2026, a Monday, or whenever.
 create function tests.happen(
@@ -341,6 +341,8 @@ from   (values
   ('retention(''A'', by => ''Actor'')', 'invalid_by by is none of actor, org, but ''Actor''. Ask with by => ''actor''.'),
   ('retention(''A'', periods => 0)', 'invalid_periods periods is not from 1 to 1000. Ask with periods => 3.'),
   ('retention(''A'', periods => 1001)', 'invalid_periods periods is not from 1 to 1000. Ask with periods => 3.'),
+  ('retention(''A'', until => ''294276-12-31 10:30+00'')', 'invalid_range since and until lie between the years 1 and 9999. Leave them out, or ask for -infinity and infinity.'),
+  ('active(since => ''4714-11-24 00:00+00 BC'')', 'invalid_range since and until lie between the years 1 and 9999. Leave them out, or ask for -infinity and infinity.'),
   ('retention(''A'', since => ''infinity'', until => ''-infinity'')', 'invalid_range since is not before until. until is the first moment that does not count any more.'),
   ('active(''app'')', 'invalid_by by is none of actor, org, but ''app''. Ask with by => ''actor''.'),
   ('active(period => null)', 'invalid_period period is none of day, week, month, but null. Ask with period => ''day''.'),

@@ -66,7 +66,7 @@ select set_eq(
     'analytics.funnel', 'analytics.retention', 'analytics.active', 'analytics.paths', 'analytics.sessions', 'analytics.build_health', 'analytics.surfaces', 'analytics.activity', 'analytics.kinds',
     'tracking.refuse_argument', 'tracking.check_filters', 'tracking.check_choice', 'tracking.check_event', 'tracking.check_span', 'tracking.check_number', 'tracking.check_steps',
     'tracking.funnel_query', 'tracking.period_expression', 'tracking.periods_query', 'tracking.path_starts',
-    'tracking.kind_filter', 'tracking.everybody', 'tracking.all_orgs', 'tracking.circle_of', 'tracking.cut_days', 'tracking.loose_query', 'tracking.days_query',
+    'tracking.kind_filter', 'tracking.everybody', 'tracking.all_orgs', 'tracking.readable_circles', 'tracking.circle_of', 'tracking.cut_days', 'tracking.loose_query', 'tracking.days_query',
     'tracking.retention_query', 'tracking.retention_sets_query', 'tracking.unsure_query', 'tracking.active_query', 'tracking.active_sets_query', 'tracking.surfaces_query', 'tracking.surfaces_sets_query', 'tracking.activity_query', 'tracking.activity_sets_query',
     'tracking.record_events', 'tracking.create_api_key', 'tracking.revoke_api_key', 'tracking.set_build_limit'],
   'clients may call these, and nothing else');
