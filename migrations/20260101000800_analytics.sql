@@ -334,6 +334,7 @@ create function tracking.recount_activity(since timestamptz default '-infinity')
   returns bigint
   language plpgsql volatile security definer -- the service role may run it, and writes no rollup by hand
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 declare
   v_since  constant timestamptz := case when isfinite(since) then date_trunc('hour', since, 'UTC') else since end;
@@ -453,6 +454,7 @@ create function tracking.time_filter(of text, since timestamptz, until timestamp
   returns text
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 begin
   return concat_ws(' and ', 'true',

@@ -86,6 +86,7 @@ create function tracking.make_partition(month timestamp)
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 declare
   v_name text := tracking.partition_of(month);
@@ -415,6 +416,7 @@ create function tracking.prepare_departure(partition regclass, since timestamptz
   returns tracking.departure[]
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 declare
   v_going tracking.departure := tracking.count_partition(partition, channels);
@@ -610,6 +612,7 @@ create function tracking.put_in_place(partition text, copy text, since timestamp
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 begin
   execute format('drop table %s', partition);

@@ -99,33 +99,46 @@ revoke execute on function tracking.was_erased from public;
 -- from your own tables, or to leave those alone. They come first, so that nobody acts as the person, or for the
 -- organization, any more; and again with each bite.
 
+-- Of an org, those that are for nothing else.
+create function tracking.keys_of(subject text, whose uuid)
+  returns uuid[]
+  language plpgsql stable
+  set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if subject = 'actor' then
+    return array(select k.id from public.api_keys as k where k.owner_id = whose);
+  end if;
+  return array(
+    select k.id
+    from   tracking.role_bindings as b
+    left   join public.apps as a on a.app_id = b.app_id
+    join   public.api_keys as k on k.id = b.principal_id
+    group  by k.id
+    having bool_and(coalesce(b.org_id, a.owner_org) = whose));
+end $$;
+comment on function tracking.keys_of is 'The API keys that go with an actor or an org.';
+
 create function tracking.forget_actor(actor uuid)
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_keys constant uuid[] := tracking.keys_of('actor', actor);
 begin
-  delete from tracking.role_bindings as b
-  where  b.principal_id = actor
-  or     b.principal_id in (select k.id from public.api_keys as k where k.owner_id = actor);
-  delete from public.api_keys as k where k.owner_id = actor;
+  delete from tracking.role_bindings as b where b.principal_id = any (v_keys || actor);
+  delete from public.api_keys as k where k.id = any (v_keys);
 end $$;
 comment on function tracking.forget_actor is 'Erases a person''s API keys and roles.';
 
--- Keys go that are for nothing else.
 create function tracking.forget_org(org uuid)
   returns void
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_keys constant uuid[] := array(
-    select k.id
-    from   tracking.role_bindings as b
-    left   join public.apps as a on a.app_id = b.app_id
-    join   public.api_keys as k on k.id = b.principal_id
-    group  by k.id
-    having bool_and(coalesce(b.org_id, a.owner_org) = org));
+  v_keys constant uuid[] := tracking.keys_of('org', org);
 begin
   delete from tracking.build_limits as l using public.apps as a where a.app_id = l.app_id and a.owner_org = org;
   delete from public.orgs as o where o.id = org; -- with its apps, and the roles in it
@@ -133,7 +146,7 @@ begin
 end $$;
 comment on function tracking.forget_org is
   'Erases an organization with its apps, the roles in it, and the API keys that were for it alone.';
-revoke execute on function tracking.forget_actor, tracking.forget_org from public;
+revoke execute on function tracking.keys_of, tracking.forget_actor, tracking.forget_org from public;
 
 
 -- Erasing -------------------------------------------------------------------------------------------
@@ -429,6 +442,7 @@ create function tracking.leases_with(condition text, until timestamptz)
   returns table (sink text, shard smallint, leased_until timestamptz, since timestamptz)
   language plpgsql stable
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 begin
   return query execute format($query$
@@ -479,6 +493,7 @@ create function tracking.take_events(condition text, until timestamptz)
   returns bigint
   language plpgsql volatile
   set search_path = pg_catalog, pg_temp
+  set timezone = 'UTC'
 as $$
 declare
   v_events bigint;
@@ -676,6 +691,8 @@ create function tracking.count_held(subject text, whose uuid)
   language plpgsql volatile security definer -- the service role may run it, and may not read all of it
   set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_keys constant uuid[] := tracking.keys_of(subject, whose);
 begin
   if subject is null or subject not in ('actor', 'org') then
     raise invalid_parameter_value using message = 'What is held is held of an actor or of an org.';
@@ -687,10 +704,11 @@ begin
   select (select count(*) from tracking.undelivered as u where u.event ->> (subject || '_id') = whose::text)
        + (select count(*) from tracking.dead_letters as d where d.event ->> (subject || '_id') = whose::text)
   into   letters;
-  select count(*) into api_keys from public.api_keys as k where subject = 'actor' and k.owner_id = whose;
+  api_keys := cardinality(v_keys);
   select count(*) into roles
   from   tracking.role_bindings as b
-  where  case subject when 'actor' then b.principal_id = whose else b.org_id = whose end;
+  left   join public.apps as a on a.app_id = b.app_id
+  where  case subject when 'actor' then b.principal_id = any (v_keys || whose) else coalesce(b.org_id, a.owner_org) = whose end;
   return next;
 end $$;
 comment on function tracking.count_held is

@@ -15,8 +15,9 @@ let world: World
 let sql: Sql
 beforeAll(async () => {
   world = await createWorld()
-  // Wherever the session is, days are those of UTC.
-  await world.sql.unsafe(`alter database ${new URL(world.databaseUrl).pathname.slice(1)} set timezone = 'Pacific/Auckland'`)
+  // Wherever the session is and however it writes times, days are those of UTC. (IST is India's there, and read as Israel's.)
+  const database = new URL(world.databaseUrl).pathname.slice(1)
+  await world.sql.unsafe(`alter database ${database} set timezone = 'Asia/Kolkata'; alter database ${database} set datestyle = 'SQL, DMY'`).simple()
   sql = world.connectAs('lite') // a login whose claims are believed, and that may take on any role
 })
 afterAll(() => world.close())
@@ -268,9 +269,9 @@ describe('everybody is answered by the events and builds that they may read', ()
 })
 
 async function readEvents(tx: TransactionSql): Promise<LogEvent[]> {
-  const rows = await tx<(Omit<LogEvent, 'at'> & { at: Date })[]>`
-    select org_id as org, app_id as app, actor_id as actor, event, channel, occurred_at as at, tags from public.events`
-  return rows.map((row) => ({ ...row, at: row.at.getTime() }))
+  return tx<LogEvent[]>`
+    select org_id as org, app_id as app, actor_id as actor, event, channel, (extract(epoch from occurred_at) * 1000)::float8 as at, tags
+    from   public.events`
 }
 
 async function readBuilds(tx: TransactionSql, all: Build[]): Promise<Build[]> {

@@ -186,7 +186,9 @@ test('hours are those of UTC, whatever the time zone of who brings the rollup fu
   await send(person(people.ada), events(['A'], { ...acme, timestamp: '2026-03-05T09:50:00Z' }))
   await sql.begin(async (tx) => {
     await tx`set local timezone = 'Asia/Kolkata'` // half an hour beside UTC's
+    await tx`set local datestyle = 'SQL, DMY'` // which writes it IST, and reads that as Israel's
     await tx`select tracking.roll_up()`
+    expect(await tx`select tracking.recount_activity('2026-03-05T09:00Z')::int as events`).toEqual([{ events: 2 }])
   })
   expect(await byRollup(sql)).toEqual(await byLog(sql))
 })

@@ -1,6 +1,6 @@
 -- Chapter 9: the log's months.
 begin;
-select plan(95);
+select plan(96);
 
 -- The months that have a partition, in order, and what each may hold.
 create function tests.months()
@@ -27,8 +27,10 @@ select is(tests.outcome('ada@acme.test', 'select tracking.make_partitions(9)'), 
 select is_empty('select from tracking.partition_report', 'nothing is reported');
 
 -- A month is a month in UTC, wherever the session is.
-set local timezone = 'Pacific/Auckland';
+set local timezone = 'Asia/Kolkata';
+set local datestyle = 'SQL, DMY'; -- which writes it IST, and reads that as Israel's
 select is(tests.outcome('service', 'select tracking.make_partitions(6)'), '1', 'a month made on the other side of the earth');
+set local datestyle = 'ISO';
 set local timezone = 'UTC';
 select set_eq(
   $$ select c.relname::text, pg_get_expr(c.relpartbound, c.oid)
@@ -199,9 +201,17 @@ select is(
 delete from tracking.sinks;
 update events set txid = '7' where event in ('Noise', 'Kept', 'Of no month'); -- as if an earlier transaction had written them
 create temporary table kept as select to_jsonb(e) as event from events as e where e.event <> 'Noise';
+set local timezone = 'Asia/Kolkata';
+set local datestyle = 'SQL, DMY';
 select is(
   tests.outcome('service', 'select concat_ws('' '', r.partition, r.channels, r.dropped, r.events) from tracking.apply_retention(1) as r'),
   'tracking.events_2025_03 {noise} t 1', 'and goes when they are');
+set local datestyle = 'ISO';
+set local timezone = 'UTC';
+select set_has(
+  'select * from tracking.partitions()',
+  $$ values ('tracking.events_2025_03'::regclass, timestamptz '2025-03-01 00:00+00', timestamptz '2025-04-01 00:00+00') $$,
+  'the month is as long as it was, wherever the session is');
 select bag_eq('select to_jsonb(e) from events as e', 'select event from kept', 'the others are as they were');
 select is(obj_description('tracking.events_2025_03'::regclass, 'pg_class'), 'Events of March 2025 (UTC).', 'in a month that is called what it was');
 select is_empty(
