@@ -51,11 +51,12 @@ Exit codes:
 }
 
 async function importOld(cli: Cli, file: string, options: Options): Promise<void> {
-  const { openInput, Rejects } = await import('./import-files.ts')
+  const { openInput, refuseSameFiles, Rejects } = await import('./import-files.ts')
   const { withDatabase } = await import('./cli-database.ts')
   const { input, bytes, bytesRead } = await openInput(file)
   try {
     const resume = options.dryRun ? undefined : options.resume ?? (bytes === undefined ? undefined : `${file}.import`)
+    await refuseSameFiles(file, options.rejects, resume)
     const state = await begin(resume)
     const linesBefore = state.lines
     await withDatabase(cli, {}, async (sql) => {

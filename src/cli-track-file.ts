@@ -2,7 +2,7 @@ import { importEvents } from './bulk.ts'
 import { openApi } from './cli-api.ts'
 import type { ApiOptions, Cli } from './cli-options.ts'
 import type { DataApi } from './data-api.ts'
-import { asLine, openInput, Rejects, type Input } from './import-files.ts'
+import { asLine, openInput, refuseSameFiles, Rejects, type Input } from './import-files.ts'
 import { newImport, readImport, writeImport, type ImportState } from './import-state.ts'
 import { ProgressBar } from './progress-bar.ts'
 import { isSet } from './runtime.ts'
@@ -17,6 +17,7 @@ export async function importFile(cli: Cli, file: string, options: Options): Prom
   if (isSet('DO_NOT_TRACK') || isSet('ACTORSCOPE_DISABLED')) throw api.forTerminal(new TrackingError('opted_out'))
   const { input, bytes } = await openInput(file)
   const resume = options.resume ?? (bytes === undefined ? undefined : `${file}.progress`)
+  await refuseSameFiles(file, options.rejects, resume)
   const state = await begin(resume)
   const linesBefore = state.lines
   const rejects = options.rejects === undefined ? undefined : await Rejects.open(options.rejects, state)

@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { Readable } from 'node:stream'
 import { createGunzip } from 'node:zlib'
-import { CsvError, parse as parseCsv, type Info } from 'csv-parse'
+import { CsvError, parse as parseCsv } from 'csv-parse'
 import { fromPostHog } from './history-posthog.ts'
 import { linesOf } from './json-lines.ts'
 import { membersOf, objectOf, setMember, type Members } from './json.ts'
@@ -40,9 +40,8 @@ export type RowOptions = {
  * @throws {TrackingError} `file_unreadable`, where it is broken beyond the next row.
  */
 export async function* rowsOf(input: AsyncIterable<Buffer>, options: RowOptions): AsyncGenerator<Row> {
-  const plain = await unzip(input)
-  const [first, chunks] = await peek(plain)
-  const format = options.format ?? (/^(\ufeff)?\s*[{[]/.test(first.toString()) ? 'jsonl' : 'csv')
+  const [first, chunks] = await peek(await unzip(input), (head) => /[^\s\ufeff]/.test(head.toString()))
+  const format = options.format ?? (/^\ufeff?\s*[{[]/.test(first.toString()) ? 'jsonl' : 'csv')
   try {
     yield* format === 'jsonl' ? jsonRows(chunks, options) : csvRows(chunks, options)
   } catch (error) {
@@ -90,39 +89,79 @@ async function* jsonRows(chunks: AsyncIterable<Buffer>, options: RowOptions): As
 
 // CSV -----------------------------------------------------------------------------------------------
 
-type CsvRecord = { record: string[], info: Info }
-
 async function* csvRows(chunks: AsyncIterable<Buffer>, options: RowOptions): AsyncGenerator<Row> {
-  const parser = parseCsv({ bom: true, info: true, relax_column_count: true, skip_empty_lines: true, max_record_size: MAX_ROW })
-  const source = Readable.from(chunks)
-  source.on('error', (error) => parser.destroy(error))
+  const encoding = new Utf8Check()
   let names: string[] | undefined
-  for await (const { record, info } of source.pipe(parser) as AsyncIterable<CsvRecord>) {
-    if (names) yield csvRow(info.lines, names, record, options)
-    else refuseHeading(names = record.map((name) => name.trim().replace(/^\*\./, '')))
+  let twice = 0 // the lines that the parser counted twice
+  for await (const { cells, end } of csvRecords(encoding.watch(chunks))) {
+    const content = cells.join('\u001f')
+    twice += content.split('\r\n').length - 1
+    if (!names) refuseHeading(names = cells.map((name) => name.trim().replace(/^\*\./, '')))
+    else yield csvRow(end - twice - (content.split(/\r\n|\r|\n/).length - 1), content, names, cells, encoding, options)
   }
 }
 
-/** @param end the line that it ends in */
-function csvRow(end: number, names: string[], cells: string[], options: RowOptions): Row {
-  const content = cells.join('\u001f')
+type CsvRecord = {
+  cells: string[]
+  /** The line that it ends in, where each of CR and LF amid a cell ends one. */
+  end: number
+}
+
+// Not piped: what was read well would be lost where the next record is not.
+async function* csvRecords(chunks: AsyncIterable<Buffer>): AsyncGenerator<CsvRecord> {
+  const records: CsvRecord[] = []
+  const parser = parseCsv({
+    bom: true, relax_column_count: true, skip_empty_lines: true, max_record_size: MAX_ROW,
+    record_delimiter: ['\r\n', '\n', '\r'], // a file may have them all: a heading that was put before an export
+    on_record: (cells: string[], { lines }) => void records.push({ cells, end: lines }),
+  })
+  parser.on('error', () => {}).resume()
+  type Fault = Error | null | undefined
+  for await (const chunk of chunks) {
+    const fault = await new Promise<Fault>((done) => parser.write(chunk, done))
+    yield* records.splice(0)
+    if (fault) throw fault
+  }
+  const fault = await new Promise<Fault>((done) => parser.end(done))
+  yield* records
+  if (fault) throw fault
+}
+
+/** Knows whether what went by is UTF-8. What is not, the parser reads as U+FFFD. */
+class Utf8Check {
+  private isUtf8 = true
+
+  async* watch(chunks: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+    const decoder = new TextDecoder('utf-8', { fatal: true })
+    for await (const chunk of chunks) {
+      try {
+        if (this.isUtf8) decoder.decode(chunk, { stream: true })
+      } catch {
+        this.isUtf8 = false
+      }
+      yield chunk
+    }
+  }
+
+  /** Whether text that was read is not what was written. */
+  hasLost(text: string): boolean {
+    return !this.isUtf8 && text.includes('\ufffd')
+  }
+}
+
+function csvRow(line: number, content: string, names: string[], cells: string[], encoding: Utf8Check, options: RowOptions): Row {
   return {
-    line: end - newlinesIn(content),
+    line,
     content,
     text: () => cells.map((cell) => (/[",\n\r]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell)).join(','),
     read() {
+      if (encoding.hasLost(content)) return { fault: noEvent('The line is not UTF-8.') }
       if (cells.length !== names.length) {
         return { fault: noEvent(`The row has ${cells.length} cells, and the heading ${names.length}.`) }
       }
       return contentOf(() => membersIn(names, cells), options)
     },
   }
-}
-
-function newlinesIn(text: string): number {
-  let count = 0
-  for (let at = text.indexOf('\n'); at >= 0; at = text.indexOf('\n', at + 1)) count++
-  return count
 }
 
 function refuseHeading(names: string[]): void {
@@ -165,7 +204,7 @@ function objectIn(text: string, column: string): string {
 // The file ------------------------------------------------------------------------------------------
 
 async function unzip(input: AsyncIterable<Buffer>): Promise<AsyncIterable<Buffer>> {
-  const [first, chunks] = await peek(input)
+  const [first, chunks] = await peek(input, (head) => head.length > 1)
   if (first[0] !== 0x1f || first[1] !== 0x8b) return chunks
   const source = Readable.from(chunks)
   const gunzip = createGunzip()
@@ -173,19 +212,25 @@ async function unzip(input: AsyncIterable<Buffer>): Promise<AsyncIterable<Buffer
   return source.pipe(gunzip)
 }
 
-/** The first chunk that is not empty, and all of them. */
-async function peek(input: AsyncIterable<Buffer>): Promise<[Buffer, AsyncIterable<Buffer>]> {
+/** So much of the beginning as is enough, if there is so much; and all. */
+async function peek(input: AsyncIterable<Buffer>, isEnough: (head: Buffer) => boolean): Promise<[Buffer, AsyncIterable<Buffer>]> {
   const chunks = input[Symbol.asyncIterator]()
-  let first = await chunks.next()
-  while (!first.done && first.value.length === 0) first = await chunks.next()
+  let head = Buffer.alloc(0)
+  let next = await chunks.next()
+  for (; !next.done; next = await chunks.next()) {
+    head = Buffer.concat([head, next.value])
+    if (isEnough(head)) break
+  }
   const all = async function* () {
     try {
-      for (let next = first; !next.done; next = await chunks.next()) yield next.value
+      if (head.length > 0) yield head
+      if (next.done) return
+      for (next = await chunks.next(); !next.done; next = await chunks.next()) yield next.value
     } finally {
       await chunks.return?.()
     }
   }
-  return [first.done ? Buffer.alloc(0) : first.value, all()]
+  return [head, all()]
 }
 
 const isOfTheFile = (error: unknown): error is Error =>
@@ -194,7 +239,7 @@ const isOfTheFile = (error: unknown): error is Error =>
 function unreadable(cause: Error): TrackingError {
   return new TrackingError('file_unreadable', {
     details: `The file cannot be read on: ${cause.message}.`,
-    hint: 'What came before is done with. Mend the file, and run the command again.',
+    hint: 'Mend the file, and run the command again: nothing is recorded twice.',
     cause,
   })
 }

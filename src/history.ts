@@ -57,7 +57,7 @@ export type History = {
  * of what is in it, and of its place among equal rows. Memory does not grow with the input.
  *
  * @throws {TrackingError} `resume_mismatch`, where the input does not begin with the rows that the state is about; and
- *   whatever `record` throws, but for faults of single events.
+ *   whatever `record` throws, but for faults of single events; and `file_unreadable`, once all before that is recorded.
  */
 export async function importHistory(history: History): Promise<void> {
   const { state, rows, interrupted } = history
@@ -67,22 +67,30 @@ export async function importHistory(history: History): Promise<void> {
   await history.save(state)
   let batch = new Batch()
   let isNew = done === 0
-  for await (const row of rows) {
-    interrupted.throwIfAborted()
-    if (!isNew && row.line > done) {
-      reader.refuseOther(state)
-      isNew = true
+  const takeAll = async () => {
+    for await (const row of rows) {
+      interrupted.throwIfAborted()
+      if (!isNew && row.line > done) {
+        reader.refuseOther(state)
+        isNew = true
+      }
+      const content = reader.take(row)
+      if (!isNew) continue
+      batch.add(row, content)
+      if (!batch.isFull) continue
+      await writer.write(batch, reader)
+      batch = new Batch()
     }
-    const content = reader.take(row)
-    if (!isNew) continue
-    batch.add(row, content)
-    if (!batch.isFull) continue
-    await writer.write(batch, reader)
-    batch = new Batch()
+    if (!isNew) reader.refuseOther(state)
   }
-  if (!isNew) reader.refuseOther(state)
+  let broken: TrackingError | undefined
+  await takeAll().catch((error: unknown) => {
+    if (!(error instanceof TrackingError) || error.code !== 'file_unreadable') throw error
+    broken = error // what came before is recorded all the same
+  })
   if (!batch.isEmpty) await writer.write(batch, reader)
   await writer.finish()
+  if (broken) throw broken
   state.finished = true
   await history.save(state)
 }

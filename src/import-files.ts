@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { createReadStream } from 'node:fs'
 import { open, stat, type FileHandle } from 'node:fs/promises'
+import { resolve } from 'node:path'
 import type { Reject } from './bulk.ts'
 import type { ImportState } from './import-state.ts'
 import { visible } from './terminal.ts'
@@ -36,6 +37,26 @@ export async function openInput(file: string): Promise<OpenInput> {
       cause,
     })
   }
+}
+
+/**
+ * Sees to it that what is written is not what is read, or written otherwise.
+ *
+ * @throws {TrackingError} `file_conflict`.
+ */
+export async function refuseSameFiles(input: string, rejects: string | undefined, resume: string | undefined): Promise<void> {
+  const pairs = [['--rejects', rejects, 'the input', input], ['--resume', resume, 'the input', input],
+    ['--rejects', rejects, 'the progress of the import', resume]] as const
+  for (const [flag, one, what, other] of pairs) {
+    if (one === undefined || other === undefined || !await isSameFile(one, other)) continue
+    throw new TrackingError('file_conflict', { details: `${one} is ${what}.`, hint: `Name another file with ${flag}.` })
+  }
+}
+
+async function isSameFile(one: string, other: string): Promise<boolean> {
+  if (resolve(one) === resolve(other)) return true
+  const [first, second] = await Promise.all([one, other].map((path) => stat(path).catch(() => undefined)))
+  return first !== undefined && first.ino === second?.ino && first.dev === second.dev && first.isFile()
 }
 
 /** What was not recorded, as a line for people. */

@@ -366,6 +366,60 @@ describe('rows that cannot be recorded', () => {
     expect(await log()).toMatchObject([{ event: 'A', tags: { text: 'two\nlines' } }, { event: 'D' }])
   })
 
+  test('in CSV are told by their lines, whatever ends those', async () => {
+    const row = (name: string, when: string, description: string) => `${name},${people.bob},${when},${description}`
+    const text = [row('A', at, '"one\r\ntwo\r\nthree"'), row('B', 'bad', 'x'), row('C', 'bad', '"a\r\nb"'), row('D', 'bad', 'x')].join('\r\n')
+    const ended = await importing([await writeText(`event,user_id,timestamp,description\n${text}\n${row('E', at, 'pro')}\r\n`, 'events.csv'), '--rejects', inFolder('rejects.jsonl')])
+    expect(ended.stdout).toContain(became('2', '0', '0', '3'))
+    expect((await readRejects()).map(({ line, code }) => [line, code])).toEqual([5, 6, 8].map((line) => [line, 'timestamp_invalid']))
+    expect(await log()).toMatchObject([{ event: 'A', description: 'one\r\ntwo\r\nthree' }, { event: 'E', description: 'pro' }])
+  })
+
+  test('in CSV are told where they are not UTF-8, and no letter is changed', async () => {
+    const rows = (letter: string) => `event,user_id,timestamp\nA\ufffd,${people.bob},${at}\ncaf${letter},${people.bob},${at}\nB,${people.bob},${at}\n`
+    expect((await importing([await writeText(rows('é'), 'utf8.csv')])).stdout).toBe(became('3'))
+    const latin = Buffer.concat(rows('\u0001').split('\u0001').flatMap((text, n) => [...n ? [Buffer.from([0xe9])] : [], Buffer.from(text.replace('\ufffd', ''))]))
+    const ended = await importing([await writeText(latin, 'latin1.csv')])
+    expect(ended).toMatchObject({ code: 1, stdout: expect.stringContaining(became('1', '1', '0', '1')), stderr: expect.stringMatching(/^line 3: invalid_payload: The line is not UTF-8\. /) })
+    expect((await log()).map(({ event }) => event).sort()).toEqual(['A', 'A\ufffd', 'B', 'café'])
+  })
+
+  test.each([['nothing but a blank line', '\n'], ['a byte order mark', '\ufeff']])('are JSON where %s comes before them, and then a while nothing', async (_, before) => {
+    const slowly = async function* () {
+      yield Buffer.from(before)
+      await sleep(300)
+      yield Buffer.from(asText(many(3)))
+    }
+    expect((await importing(['-'], { input: slowly() })).stdout).toBe(became('3'))
+  })
+
+  test.each([
+    ['a row of CSV that is none', 'events.csv', () => Buffer.from(`event,user_id,timestamp\nA,${people.bob},${at}\nB,${people.bob},${at}\nC,${people.bob},x"y\nD,${people.bob},${at}\n`), 2],
+    ['a quote that never ends', 'events.csv', () => Buffer.from(`event,user_id,timestamp\nA,${people.bob},${at}\nB,"${people.bob},${at}\n`), 1],
+  ] as const)('before %s are recorded, and those behind once it is mended', async (_, name, content, recorded) => {
+    const path = await writeText(content(), name)
+    const ended = await importing([path])
+    expect(ended).toMatchObject({ code: 1, stdout: '', stderr: expect.stringMatching(/^Stopped after line .*\nfile_unreadable: .* \(Mend the file, and run the command again: nothing is recorded twice\.\)\n$/) })
+    expect(await log()).toHaveLength(recorded)
+    await writeText(content().toString().replace('x"y', at).replace('"', ''), name)
+    expect((await importing([path])).code).toBe(0)
+    expect(await log()).toHaveLength(content().toString().split('\n').length - 2)
+  })
+
+  test('and their file are not written over by what was dropped, nor is the progress', async () => {
+    const path = await writeText(asText(many(3)))
+    for (const [args, told] of [
+      [['--rejects', path], `${path} is the input. (Name another file with --rejects.)`],
+      [['--resume', path], `${path} is the input. (Name another file with --resume.)`],
+      [['--rejects', inFolder('r'), '--resume', inFolder('r')], `${inFolder('r')} is the progress of the import. (Name another file with --rejects.)`],
+    ] as const) {
+      expect(await importing([path, ...args])).toEqual({ code: 1, stdout: '', stderr: `file_conflict: ${told}\n` })
+    }
+    expect(await readFile(path, 'utf8')).toBe(asText(many(3)))
+    expect(await run(['track', '--file', path, '--rejects', path], { env: { ACTORSCOPE_API_KEY: 'as_local_demo_app' } })).toMatchObject({ code: 1, stderr: expect.stringContaining('file_conflict: ') })
+    expect(await readFile(path, 'utf8')).toBe(asText(many(3)))
+  })
+
   test.each([
     ['CSV with a quote that never ends', 'events.csv', () => Buffer.from(`event,user_id,timestamp\n"A",${people.bob},${at}\nB,"${people.bob},${at}\n`)],
     ['a compressed file that was cut', 'events.gz', () => gzipSync(asText(many(2000))).subarray(0, 5000)],
