@@ -5,6 +5,7 @@ import type { Batch, Progress } from './lease.ts'
 import type { EventRow, SinkSettings } from './sink.ts'
 import { asTable } from './table.ts'
 import { jsonLine, visible } from './terminal.ts'
+import { TrackingError } from './tracking-error.ts'
 
 type Options = CommonOptions & { sink?: string, id?: string[], limit?: number }
 
@@ -42,8 +43,17 @@ function withLetters(cli: Cli, command: Command, work: (sql: Sql, options: Optio
     .option('--id <event_id>', 'this event; may be repeated', (text, before: string[] = []) => [...before, uuid(text)])
     .action(async (options: Options) => {
       const { withDatabase } = await import('./cli-database.ts')
-      await withDatabase(cli, {}, (sql) => work(sql, options))
+      await withDatabase(cli, {}, async (sql) => {
+        if (options.sink !== undefined) await refuseUnknown(sql, options.sink)
+        await work(sql, options)
+      })
     })
+}
+
+async function refuseUnknown(sql: Sql, sink: string): Promise<void> {
+  const found = await sql`select from tracking.sinks as s where s.name = ${sink}`
+  if (found.length > 0) return
+  throw new TrackingError('42704', { details: `There is no sink '${sink}'.`, hint: 'tracking.create_sink makes one.' })
 }
 
 /** Finds dead letters of sinks, in the order of the log. */
@@ -152,10 +162,19 @@ async function retry(sql: Sql, cli: Cli, options: Options, sink: SinkSettings): 
     const { delivered, refused } = partsOf(progress)
     tally.delivered += await settle(sql, sink.sink, 'delivered', delivered)
     tally.refused += await settle(sql, sink.sink, 'refused', refused)
-    if (error) throw error
+    if (error) throw outOfOrder(sink, error)
   }
   await tell(cli, options, { sink: sink.sink, ...tally })
   if (tally.refused > 0) process.exitCode = 1
+}
+
+function outOfOrder({ sink }: SinkSettings, error: unknown): unknown {
+  if (error instanceof TrackingError) return error
+  return new TrackingError('sink_out_of_order', {
+    details: `${sink} takes no more: ${(error as Error).message}`,
+    hint: 'What it took counts as delivered. See to it, and run the command again.',
+    cause: error,
+  })
 }
 
 async function openerOf(sql: Sql, { environment, terminal }: Cli, sink: SinkSettings) {

@@ -63,15 +63,22 @@ export function uuid(text: string): string {
   throw new InvalidArgumentError('It is no UUID.')
 }
 
+/** Reads an ISO 8601 time; a day alone begins in UTC. */
+export function isoTime(text: string): Date {
+  const [, year, month, day] = /^(\d{4})-(\d\d)-(\d\d)(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?$/.exec(text) ?? []
+  const time = new Date(year === undefined ? NaN : text)
+  const isOfTheCalendar = Number(day) <= new Date(Date.UTC(Number(year), Number(month), 0)).getUTCDate() // where Date goes on counting
+  if (isOfTheCalendar && !Number.isNaN(time.getTime())) return time
+  throw new InvalidArgumentError('It is no ISO 8601 time, such as 2026-11-05T09:30:00Z.')
+}
+
 /** Reads a time: ISO 8601, or how far it is from now, `ago` (-1) or ahead (1). */
 export function timeFromNow(direction: -1 | 1): (text: string) => Date {
   return (text) => {
-    if (/^\d{4}-\d\d-\d\d/.test(text)) {
-      const time = new Date(text)
-      if (!Number.isNaN(time.getTime())) return time
-      throw new InvalidArgumentError('It is no ISO 8601 time, such as 2026-11-05T09:30:00Z.')
-    }
-    return new Date(Date.now() + direction * duration(text))
+    if (/^\d{4}-/.test(text)) return isoTime(text)
+    const time = new Date(Date.now() + direction * duration(text))
+    if (time.getUTCFullYear() >= 1 && time.getUTCFullYear() <= 9999) return time
+    throw new InvalidArgumentError('It is too far away.')
   }
 }
 

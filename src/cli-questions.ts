@@ -1,6 +1,6 @@
 import { Argument, Command, Option } from 'commander'
 import type { Canvas } from './charts.ts'
-import { openApi } from './cli-api.ts'
+import { openReader } from './cli-api.ts'
 import { examples, wholeNumber, withApi, type ApiOptions, type Cli } from './cli-options.ts'
 import { readDoor } from './cli-settings.ts'
 import { questions, type Question, type Row } from './questions.ts'
@@ -63,7 +63,7 @@ async function answer(cli: Cli, question: Question, args: Args, options: Options
 }
 
 async function askApi(cli: Cli, question: Question, args: Args, options: Options): Promise<Row[]> {
-  const api = await openApi(cli, options)
+  const api = await openReader(cli, options)
   return api.rows<Row>('analytics', question.function, args, options.limit)
 }
 

@@ -37,8 +37,16 @@ export function readAccess(options: ApiOptions, environment: NodeJS.ProcessEnv, 
   if (ACTORSCOPE_ACCESS_TOKEN) return { url, key: key(), accessToken: ACTORSCOPE_ACCESS_TOKEN }
   if (ACTORSCOPE_EMAIL) return { url, key: key(), login: login(ACTORSCOPE_EMAIL) }
   if (caller === 'person') throw signInFirst()
-  if (ACTORSCOPE_API_KEY) return { url, key: key(), apiKey: ACTORSCOPE_API_KEY }
+  if (ACTORSCOPE_API_KEY) return { url, key: key(), apiKey: readApiKey(ACTORSCOPE_API_KEY) }
   return { url, key: ACTORSCOPE_SECRET_KEY || key() }
+}
+
+function readApiKey(text: string): string {
+  if (/^[\x21-\x7e]+$/.test(text)) return text
+  throw new TrackingError('setting_invalid', {
+    details: 'ACTORSCOPE_API_KEY is no API key: it holds blanks, or what is not ASCII.',
+    hint: 'Set it to the key alone, as create_api_key answered it.',
+  })
 }
 
 /**

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process'
 import { fstatSync } from 'node:fs'
-import { Command, Option } from 'commander'
-import { openApi } from './cli-api.ts'
+import { Command, InvalidArgumentError, Option } from 'commander'
+import { openReader } from './cli-api.ts'
 import { duration, examples, timeFromNow, withApi, type ApiOptions, type Cli } from './cli-options.ts'
 import type { EventRow } from './tail.ts'
 import { jsonLine, visible, type Terminal } from './terminal.ts'
@@ -17,7 +17,7 @@ export function tailCommand(cli: Cli): Command {
     .option('--event <name>', 'those of that name; * stands for any characters, ? for one')
     .option('--actor <id>', 'those of a person')
     .option('--since <time>', 'begin with what happened since then: 10m, 2h, or ISO 8601', timeFromNow(-1))
-    .addOption(new Option('--every <time>', 'how often to look').argParser(duration).default(1000, '1s'))
+    .addOption(new Option('--every <time>', 'how often to look').argParser(pause).default(1000, '1s'))
     .addHelpText('after', examples(`
 actorscope tail
 actorscope tail --app com.acme.app --event 'Build *' --since 10m
@@ -30,7 +30,7 @@ Exit codes:
 `)
   return withApi(command).action(async (options: Options) => {
     const { terminal, interrupted } = cli
-    const api = await openApi(cli, options)
+    const api = await openReader(cli, options)
     const { tail } = await import('./tail.ts')
     endWithReader()
     await tail({
@@ -41,6 +41,12 @@ Exit codes:
       if (!interrupted.aborted) throw error
     })
   })
+}
+
+function pause(text: string): number {
+  const milliseconds = duration(text)
+  if (milliseconds >= 10 && milliseconds <= 86_400_000) return milliseconds
+  throw new InvalidArgumentError('It is from 10ms to 1d.')
 }
 
 function asLine({ occurred_at, icon, event, app_id, org_id, actor_id, tags }: EventRow, { colors }: Terminal): string {

@@ -1,6 +1,6 @@
 import { Command, Option } from 'commander'
 import { openApi } from './cli-api.ts'
-import { duration, examples, property, withApi, type ApiOptions, type Cli, type Properties } from './cli-options.ts'
+import { duration, examples, isoTime, property, withApi, type ApiOptions, type Cli, type Properties } from './cli-options.ts'
 import { jsonLine, visible } from './terminal.ts'
 import type { TrackingError } from './tracking-error.ts'
 
@@ -13,7 +13,7 @@ type Options = ApiOptions & {
   icon?: string
   description?: string
   notify?: boolean
-  timestamp?: string
+  timestamp?: Date
   eventId?: string
   actor?: string
   file?: string
@@ -35,7 +35,7 @@ export function trackCommand(cli: Cli): Command {
     .option('--icon <emoji>', 'an emoji')
     .option('--description <text>', 'a sentence for people')
     .option('--notify', 'have sinks notify people')
-    .option('--timestamp <time>', 'when it happened, ISO 8601 (default: now)')
+    .option('--timestamp <time>', 'when it happened, ISO 8601 (default: now)', isoTime)
     .option('--event-id <id>', 'a UUIDv7, or any text together with --timestamp: sent twice, it is recorded once')
     .option('--actor <id>', 'who did it; for the service role (ACTORSCOPE_SECRET_KEY) alone')
     .option('--file <file>', 'read JSON lines, each a payload of track_event; - is stdin')

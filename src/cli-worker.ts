@@ -50,22 +50,26 @@ async function work(cli: Cli, options: Options): Promise<void> {
   const { terminal, environment, interrupted } = cli
   const [{ runWorker }, { createLog }, { readDatabaseUrl }] = await Promise.all([
     import('./worker.ts'), import('./log.ts'), import('./cli-settings.ts')])
-  await refuseUnusable(cli)
+  const known = await refuseUnusable(cli)
   const { sink, jobs, batch, concurrency, lease, grace, port, prepare, pretty, verbose, json } = options
+  const log = createLog({ write: (line) => terminal.say(line), pretty: pretty && !json, verbose })
+  for (const name of sink ?? []) if (known && !known.includes(name)) log('warn', 'there is no such sink yet', { sink: name })
   // A full disk, or nobody who reads: that is the trouble of the sink that prints, and of no other.
   process.stdout.removeAllListeners('error').on('error', () => {})
   await runWorker({
     databaseUrl: readDatabaseUrl({}, environment), environment, closing: interrupted, graceSeconds: grace / 1000,
     leaseSeconds: lease && Math.ceil(lease / 1000), port, prepare, sinks: sink, jobs, concurrency, batchSize: batch,
-    log: createLog({ write: (line) => terminal.say(line), pretty: pretty && !json, verbose }),
+    log,
   })
 }
 
 // A database that is away is waited for; no waiting helps against a wrong password, or where the chapters are missing.
-async function refuseUnusable(cli: Cli): Promise<void> {
-  const [{ withDatabase }, { readSinks }, { isLostConnection }] = await Promise.all([
-    import('./cli-database.ts'), import('./delivery.ts'), import('./lease.ts')])
-  await withDatabase(cli, {}, readSinks).catch((error: Error) => {
-    if (!isLostConnection(error) && !isLostConnection(error.cause) && !cli.interrupted.aborted) throw error
-  })
+/** @returns the names of the sinks, where the database is there. */
+async function refuseUnusable(cli: Cli): Promise<string[] | undefined> {
+  const [{ withDatabase }, { isLostConnection }] = await Promise.all([import('./cli-database.ts'), import('./lease.ts')])
+  return withDatabase(cli, {}, async (sql) => (await sql<{ name: string }[]>`select name from tracking.sinks`).map(({ name }) => name))
+    .catch((error: Error) => {
+      if (!isLostConnection(error) && !isLostConnection(error.cause) && !cli.interrupted.aborted) throw error
+      return undefined
+    })
 }

@@ -31,8 +31,11 @@ export async function exportMonth(month: string, { sql, file, progress, interrup
       public.events as e
       where e.occurred_at >= ${first}::text::timestamp at time zone 'UTC'
       and   e.occurred_at < (${first}::text::timestamp + interval '1 month') at time zone 'UTC'`
-    const [{ events, seen } = { events: 0, seen: '' }] = await tx<{ events: number, seen: string }[]>`
-      select count(*)::float8 as events, tracking.current_snapshot()::text as seen from ${ofMonth}`
+    const [{ events, seen, isThere } = nothing] = await tx<(typeof nothing)[]>`
+      select count(*)::float8 as events, tracking.current_snapshot()::text as seen,
+             to_regclass(${`tracking.events_${month.replace('-', '_')}`}) is not null as "isThere"
+      from   ${ofMonth}`
+    if (!isThere) throw noMonth(month, events)
     const columns = file.endsWith('.parquet') ? await readColumns(tx) : undefined
     await writeWhole(file, ended, async (part) => {
       const output = columns ? new ParquetFile(part, columns) : await LineFile.create(part)
@@ -46,6 +49,16 @@ export async function exportMonth(month: string, { sql, file, progress, interrup
   await sql`
     select tracking.note_export(${first}::text::timestamp, ${file}, ${events}::bigint, ${seen}::text::pg_snapshot)`
   return events
+}
+
+const nothing = { events: 0, seen: '', isThere: false }
+
+function noMonth(month: string, events: number): TrackingError {
+  if (events === 0) return new TrackingError('42704', { details: `The log has no month ${month}.`, hint: 'It was dropped, or never was there.' })
+  return new TrackingError('42704', {
+    details: `The log has no month ${month} yet: what happened then (${events.toLocaleString('en')}) waits in tracking.events_default.`,
+    hint: 'Make it: select tracking.make_partitions();',
+  })
 }
 
 /**

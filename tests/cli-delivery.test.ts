@@ -177,6 +177,7 @@ describe('actorscope dead', () => {
     const { json } = await command('dead', 'list', '--json', '--sink', 'hook', '--limit', '1')
     expect(json).toMatchObject([
       { sink: 'hook', event: { event: 'Bad 1', actor_id: people.ada }, error: '422 no thanks', tries: 1 }])
+    await sql`select tracking.create_sink('other', 'ndjson')`
     expect((await command('dead', 'list', '--sink', 'other')).told).toBe('There are none.\n')
     expect((await command('dead', 'list', '--limit', 'x')).code).toBe(2)
   })
@@ -203,8 +204,13 @@ describe('actorscope dead', () => {
   test('stops at a sink that is down, and keeps what was done', async () => {
     await refuse('First', 'Second', 'Third')
     hook.answer = (response, { type }) => { if (type === 'First') response.end('{}'); else response.socket!.destroy() }
-    expect((await command('dead', 'retry')).code).toBe(1)
+    expect(await command('dead', 'retry')).toMatchObject({ code: 1, told: expect.stringMatching(
+      /^sink_out_of_order: hook takes no more: .+ \(What it took counts as delivered\. See to it, and run the command again\.\)\n$/) })
     expect(await readLetters()).toEqual([['Second', '422 no thanks', 1], ['Third', '422 no thanks', 1]])
+  })
+
+  test.each([['list'], ['retry'], ['drop']])('refuses to %s those of a sink that there is not', async (what) => {
+    expect(await command('dead', what, '--sink', 'nope')).toMatchObject({ code: 1, told: '42704: There is no sink \'nope\'. (tracking.create_sink makes one.)\n' })
   })
 
   test('writes what builds could not write', async () => {

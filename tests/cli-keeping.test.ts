@@ -118,8 +118,20 @@ describe('actorscope export month', () => {
     const before = await files()
     const { code, stderr } = await command('export', 'month', month, to, file(name))
     expect([code, stderr]).toEqual([expected, expect.stringMatching(told)])
-    if (name !== 'x.ndjson' || expected === 2) expect(await files()).toEqual(before)
+    expect(await files()).toEqual(before)
     if (before.length > 0) expect(await readFile(file('there.parquet'), 'utf8')).toBe('mine')
+  })
+
+  test('refuses a month that has no partition yet, and says where its events are', async () => {
+    await sql`
+      insert into events (scope_id, occurred_at, event_id, actor_id, event, source)
+      select ${people.ada}, tracking.event_time(i.id), i.id, ${people.ada}, 'Old', 'service' from tracking.new_event_id('2001-05-03Z') as i (id)`
+    expect(await command('export', 'month', '2001-05', '--to', file('may.ndjson'))).toMatchObject({ code: 1, stderr:
+      '42704: The log has no month 2001-05 yet: what happened then (1) waits in tracking.events_default. (Make it: select tracking.make_partitions();)\n' })
+    expect(await files()).toEqual([])
+    await sql`select tracking.make_partitions()`
+    expect((await command('export', 'month', '2001-05', '--to', file('may.ndjson'))).code).toBe(0)
+    await sql`drop table tracking.events_2001_05`
   })
 
   test('does not take a file for whole that lacks a row', async () => {

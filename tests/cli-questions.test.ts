@@ -162,7 +162,7 @@ describe.each(asked)('actorscope %j', (args, name, named, table) => {
     expect(here).toEqual({ code: 0, stdout: expect.stringMatching(/^select \*\nfrom {3}analytics\.[^]+;\n$/), stderr: '' })
     expect(overHttp.stdout).toBe(here.stdout)
     const rows = await world.connectAs(analyst, 'password').unsafe(`select to_json(answer) as row from (${here.stdout.replace(/;\n$/, '')}) as answer`)
-    expect(rowsOf(json.stdout)).toEqual(rows.map(({ row }) => row))
+    expect({ ...json, stdout: rowsOf(json.stdout) }).toEqual({ code: 0, stdout: rows.map(({ row }) => row), stderr: '' })
     expect(rows.length).toBeGreaterThan(0)
   })
 })
@@ -246,6 +246,8 @@ describe('refused', () => {
   test.each<[string, string[], () => NodeJS.ProcessEnv, string]>([
     ['nobody', ['activity'], () => ({}), 'unauthenticated: Nobody asks: .* \\(Set ACTORSCOPE_EMAIL and ACTORSCOPE_PASSWORD, .*\\)'],
     ['a wrong password', ['activity'], () => ({ ...ada, ACTORSCOPE_PASSWORD: 'wrong' }), 'invalid_credentials: .* \\(.*\\)'],
+    ['an API key that was revoked', ['surfaces'], () => ({ ACTORSCOPE_API_KEY: 'as_local_revoked' }), 'invalid_api_key: .* \\(.*\\)'],
+    ['an API key that no header carries', ['surfaces'], () => ({ ACTORSCOPE_API_KEY: 'as_é' }), 'setting_invalid: ACTORSCOPE_API_KEY is no API key: .* \\(.*\\)'],
     ['a login that is no analyst', ['activity', '--sql'], () => inPostgres(stranger), '42501: permission denied for schema analytics \\(Grant this login what analysts may: grant analyst to its_name\\.\\)'],
     ['a database without the chapters', ['activity'], () => ({ DATABASE_URL: world.databaseUrl.replace(/[^/]+$/, 'postgres') }), '3F000: .* \\(Apply the chapters in migrations/; actorscope doctor says which are missing\\.\\)'],
     ['an API that is not there', ['activity'], () => ({ ...ada, ACTORSCOPE_URL: 'http://127.0.0.1:9' }), 'network_error: .*'],
@@ -258,6 +260,11 @@ describe('refused', () => {
     [['activity', '--csv', '--json'], 'option \'--csv\' cannot be used with option \'--json\''],
     [['activity', '--sql', '--csv'], 'option \'--csv\' cannot be used with option \'--sql\''],
     [['activity', '--since', 'yesterday'], 'option \'--since <time>\' argument \'yesterday\' is invalid. It is a number and ms, s, m, h, d or w, such as 10m.'],
+    [['activity', '--since', '2026-02-31'], 'option \'--since <time>\' argument \'2026-02-31\' is invalid. It is no ISO 8601 time, such as 2026-11-05T09:30:00Z.'],
+    [['activity', '--since', '2026-11-05 (x)'], 'option \'--since <time>\' argument \'2026-11-05 (x)\' is invalid. It is no ISO 8601 time, such as 2026-11-05T09:30:00Z.'],
+    [['activity', '--since', '99999999999d'], 'option \'--since <time>\' argument \'99999999999d\' is invalid. It is too far away.'],
+    [['tail', '--every', '0s'], 'option \'--every <time>\' argument \'0s\' is invalid. It is from 10ms to 1d.'],
+    [['track', 'X', '--timestamp', '5m'], 'option \'--timestamp <time>\' argument \'5m\' is invalid. It is no ISO 8601 time, such as 2026-11-05T09:30:00Z.'],
     [['funnel', 'A', 'B', '--within', '7'], 'option \'--within <time>\' argument \'7\' is invalid. It is a number and ms, s, m, h, d or w, such as 10m.'],
     [['paths', 'A', '--depth', 'x'], 'option \'--depth <n>\' argument \'x\' is invalid. It is a whole number from 0 to 1000.'],
     [['sessions', '--limit', '0'], 'option \'--limit <n>\' argument \'0\' is invalid. It is a whole number from 1 to 1000000.'],
