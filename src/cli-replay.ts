@@ -127,14 +127,20 @@ async function follow(
   const started = Date.now()
   let best = 0
   let movedAt = started
+  let told: string | null = null
   try {
     for (;;) {
       const standing = await read(sql, sink)
-      const { done, delivered, undelivered } = standing
-      if (done > best || standing.isWorkedOn || standing.failures > 0) movedAt = Date.now()
+      const { done, delivered, undelivered, failures, lastError, retryAt } = standing
+      const isPaused = failures > 0 && retryAt !== null && retryAt.getTime() > Date.now()
+      if (done > best || standing.isWorkedOn || isPaused) movedAt = Date.now()
       const result = resultOf(standing, total, best, Date.now() - movedAt > workerComesWithinMs)
       if (result) return { result, delivered, undelivered, seconds: (Date.now() - started) / 1000 }
       best = done
+      if (!terminal.hasBar && failures > 0 && lastError !== told) {
+        terminal.say(`${visible(sink)} is tried again: ${visible(lastError ?? '')}`)
+        told = lastError
+      }
       terminal.showBar(bar(standing, total, Date.now() - started, terminal.width))
       await sleep(lookEveryMs, undefined, { signal: interrupted })
     }

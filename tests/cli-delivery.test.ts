@@ -127,6 +127,17 @@ describe('actorscope replay', () => {
     expect(await replay).toMatch(/  0%  0 of 40 events, tries again at \d\d:\d\d:\d\d: 503 busy/)
   })
 
+  test('says without a terminal, too, what is in the way, and when nobody is at it any more', async () => {
+    await deliverAll(3)
+    hook.answer = (response) => void response.writeHead(503, { 'retry-after': '1' }).end('busy')
+    const replay = command('replay', '--sink', 'hook', '--since', 'beginning')
+    await until(async () => (await sql`select failures from tracking.cursors`)[0]?.failures >= 2)
+    await worker?.stop()
+    const { code, told } = await replay
+    expect([code, told.split('\n').slice(1)]).toEqual([expect.any(Number), [
+      'hook is tried again: 503 busy', 'The sink is rewound, and nobody is at it yet: start actorscope worker, where nothing else delivers.', '']])
+  })
+
   test('does not wait where it is told not to, or nobody delivers, or the sink is disabled', async () => {
     await deliverAll(2)
     await stopWorker()
