@@ -187,7 +187,8 @@ export function insert(caller: Caller, claim: Insert, grants: 'chapters' | 'all'
   if (!service && !mayWrite(caller, org, app, named)) return denied
   const actor = service ? named?.value as Uuid | undefined ?? null : caller.actor
   const version = Number(claim.tracking_version ?? 2)
-  const isSound = (org || actor) && (org || !app) && version <= 2 && !lie
+  const isReserved = org === '00000000-0000-0000-0000-000000000000'
+  const isSound = (org || actor) && !isReserved && (org || !app) && version <= 2 && !lie
   if (!isSound) return { refused: { status: 400, code: '23514' } }
   const outcome = written(caller, actor, { version, org, app, warnings: [] })
   return 'row' in outcome ? { ...outcome, row: { ...outcome.row, tag_org_id: null } } : outcome
