@@ -242,7 +242,7 @@ describe('an import', () => {
   test('waits while somebody is in the way of a new partition', async () => {
     const release = await lockLog()
     const running = start(['import', await write([{ event: 'Waited', user_id: people.bob, timestamp: '2002-02-02T02:02:02Z' }])], { env: asOwner() })
-    await expect.poll(async () => (await world.sql`select from pg_stat_activity where application_name = 'actorscope' and wait_event_type = 'Lock'`).length, { timeout: 30_000, interval: 20 }).toBe(1)
+    await expect.poll(async () => (await world.sql`select from pg_stat_activity where datname = current_database() and application_name = 'actorscope' and wait_event_type = 'Lock'`).length, { timeout: 30_000, interval: 20 }).toBe(1)
     await sleep(1000)
     await release()
     expect(await running.exited).toBe(0)

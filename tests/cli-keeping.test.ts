@@ -160,7 +160,7 @@ describe('actorscope export actor', () => {
 
 const endings: [string, (running: Run) => unknown, number][] = [
   ['it is interrupted', (running) => running.process.kill('SIGINT'), 130],
-  ['the connection is cut', () => sql`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'actorscope'`, 1],
+  ['the connection is cut', () => sql`select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'actorscope'`, 1],
 ]
 const exports: [string, string[]][] = [['month', ['month', '2025-10']], ['actor', ['actor', people.ada]]]
 
