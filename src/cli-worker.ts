@@ -63,8 +63,11 @@ async function work(cli: Cli, options: Options): Promise<void> {
   })
 }
 
-// A database that is away is waited for; no waiting helps against a wrong password, or where the chapters are missing.
-/** @returns the names of the sinks, where the database is there. */
+/**
+ * A database that is away is waited for; no waiting helps against a wrong password, or where the chapters are missing.
+ *
+ * @returns the names of the sinks, where the database is there.
+ */
 async function refuseUnusable(cli: Cli): Promise<string[] | undefined> {
   const [{ withDatabase }, { isLostConnection }] = await Promise.all([import('./cli-database.ts'), import('./lease.ts')])
   return withDatabase(cli, {}, async (sql) => (await sql<{ name: string }[]>`select name from tracking.sinks`).map(({ name }) => name))

@@ -55,6 +55,15 @@ describe('actorscope worker', () => {
     expect([await run.exited, run.told()]).toEqual([1, expect.stringMatching(told)])
   })
 
+  test('says of a sink that there is not that it waits for it', async () => {
+    const run = startCommand(['worker', '--sink', 'hook', '--sink', 'nope'], { DATABASE_URL: world.databaseUrl }, { program: published })
+    await until(() => run.told().includes('the worker begins'))
+    run.kill('SIGTERM')
+    expect(await run.exited).toBe(0)
+    const warnings = run.told().split('\n').filter((line) => line.includes('no such sink'))
+    expect(warnings.map((line) => JSON.parse(line))).toEqual([{ time: expect.any(String), level: 'warn', message: 'there is no such sink yet', sink: 'nope' }])
+  })
+
   test('waits for a database that is away', async () => {
     const DATABASE_URL = 'postgres://postgres:postgres@127.0.0.1:1/postgres'
     const run = startCommand(['worker'], { DATABASE_URL }, { program: published })
